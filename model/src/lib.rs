@@ -1,0 +1,41 @@
+//! xvm's pure core: what names, messages and states mean. No I/O, no clock, no threads; time and randomness come in as values.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`names`] | names of servers, domains, clients |
+//! | [`clock`], [`ratio`], [`stamp`] | time, shares and message order as values |
+//! | [`failure`] | refusals: errno and sentence |
+//! | [`server`], [`domain`] | the records that heartbeats carry |
+//! | [`command`] | commands, and the tables of `ctl` words |
+//! | [`lifecycle`] | which command is allowed in which state |
+//! | [`message`], [`topic`] | envelopes, bodies, topics |
+//! | [`view`] | the cluster as one process knows it, and the events of its changes |
+//! | [`receipts`], [`outbox`] | commands at most once: the receiver's and the sender's memory |
+//! | [`points`], [`placement`] | the overload counter; the best server for a domain |
+//! | [`history`] | a day of load in 288 bytes |
+
+pub mod clock;
+pub mod command;
+pub mod domain;
+pub mod failure;
+pub mod message;
+pub mod names;
+pub mod ratio;
+pub mod server;
+pub mod stamp;
+pub mod topic;
+
+pub use clock::{Mono, Now, Wall};
+pub use command::{ClusterCommand, DomainCommand, DomainWord, ServerCommand};
+pub use domain::{
+    Departed, Disk, Domain, DomainMemory, DomainSettings, DomainState, Job, JobKind, Nic, Outcome, Pin, Vcpu,
+};
+pub use failure::{Code, Failure};
+pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
+pub use names::{ClientName, DomainName, NameError, ServerName};
+pub use ratio::Ratio;
+pub use server::{
+    HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory, ServerSettings, Watchdog,
+};
+pub use stamp::{Boot, Stamp, Window};
+pub use topic::{TOPICS, Topic, TopicRow};

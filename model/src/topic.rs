@@ -1,0 +1,144 @@
+//! The topics: one table from which subscriptions, checks and the manual page of the messages come.
+
+use crate::{ClientName, ServerName};
+use std::fmt;
+
+/// One row of the table.
+pub struct TopicRow {
+    /// How it is written; the capital word is a name.
+    pub pattern: &'static str,
+    /// Who says it.
+    pub from: &'static str,
+    /// Who hears it.
+    pub to: &'static str,
+    /// The `type` of its bodies.
+    pub body: &'static str,
+    /// When it is said, and what a receiver does.
+    pub about: &'static str,
+}
+
+/// All topics of this version.
+pub const TOPICS: &[TopicRow] = &[
+    TopicRow {
+        pattern: "heartbeat.SERVER",
+        from: "agentd",
+        to: "all",
+        body: "heartbeat",
+        about: "the whole state of a server: settings, load of each CPU, memory, and all domains; every `heartbeat` seconds, and at a roll-call. What it does not name is not there.",
+    },
+    TopicRow {
+        pattern: "domain.SERVER",
+        from: "agentd",
+        to: "all",
+        body: "domain",
+        about: "one domain's whole record, at once when it changes or its job goes on; or that it is gone, or departed to another server.",
+    },
+    TopicRow {
+        pattern: "control.SERVER",
+        from: "xvmfs",
+        to: "agentd",
+        body: "command",
+        about: "an order to a server or one of its domains, repeated with the same id until it is answered.",
+    },
+    TopicRow {
+        pattern: "reply.CLIENT",
+        from: "agentd",
+        to: "xvmfs",
+        body: "reply",
+        about: "the answer to an order: working, accepted as a job, done, or failed with code and sentence.",
+    },
+    TopicRow {
+        pattern: "roll-call",
+        from: "xvmfs, agentd",
+        to: "all",
+        body: "roll-call",
+        about: "who just joined asks every daemon to say what it knows, now.",
+    },
+    TopicRow {
+        pattern: "forwarder.NAME",
+        from: "xvm-forwarder",
+        to: "all",
+        body: "forwarder",
+        about: "the forwarder lives, and its counters: every second, and at once to a new subscriber of this topic. Silence of 3 s means that there is no forwarder.",
+    },
+];
+
+/// A topic with its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// `heartbeat.SERVER`
+    Heartbeat(ServerName),
+    /// `domain.SERVER`
+    Domain(ServerName),
+    /// `control.SERVER`
+    Control(ServerName),
+    /// `reply.CLIENT`
+    Reply(ClientName),
+    /// `roll-call`
+    RollCall,
+    /// `forwarder.NAME`
+    Forwarder(ServerName),
+}
+
+impl Topic {
+    /// Reads a topic frame; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "roll-call" {
+            return Ok(Topic::RollCall);
+        }
+        let (kind, name) =
+            text.split_once('.').ok_or_else(|| format!("topic {text:?} is not in the table"))?;
+        let server = || ServerName::parse(name).map_err(|e| e.to_string());
+        match kind {
+            "heartbeat" => server().map(Topic::Heartbeat),
+            "domain" => server().map(Topic::Domain),
+            "control" => server().map(Topic::Control),
+            "forwarder" => server().map(Topic::Forwarder),
+            "reply" => ClientName::parse(name).map(Topic::Reply).map_err(|e| e.to_string()),
+            _ => Err(format!("topic {text:?} is not in the table")),
+        }
+    }
+
+    /// The `type` of the bodies that belong under it.
+    pub fn body(&self) -> &'static str {
+        match self {
+            Topic::Heartbeat(_) => "heartbeat",
+            Topic::Domain(_) => "domain",
+            Topic::Control(_) => "command",
+            Topic::Reply(_) => "reply",
+            Topic::RollCall => "roll-call",
+            Topic::Forwarder(_) => "forwarder",
+        }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Topic::Heartbeat(n) => write!(f, "heartbeat.{n}"),
+            Topic::Domain(n) => write!(f, "domain.{n}"),
+            Topic::Control(n) => write!(f, "control.{n}"),
+            Topic::Reply(n) => write!(f, "reply.{n}"),
+            Topic::RollCall => f.write_str("roll-call"),
+            Topic::Forwarder(n) => write!(f, "forwarder.{n}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_a_topic_and_says_its_body() {
+        for row in TOPICS {
+            let text = row.pattern.replace("SERVER", "ferby").replace("CLIENT", "x").replace("NAME", "main");
+            let topic = Topic::parse(&text).expect(row.pattern);
+            assert_eq!(topic.to_string(), text);
+            assert_eq!(topic.body(), row.body);
+        }
+        for bad in ["", "heartbeat", "heartbeat.", "nonsense.ferby", "control.a/b", "roll-call."] {
+            assert!(Topic::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
