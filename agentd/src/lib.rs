@@ -1,1 +1,10 @@
-//! x
+//! xvm's server agent: one on each physical machine.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`hypervisor`] | what is needed of a hypervisor |
+//! | [`sim`] | the embedded simulated hypervisor |
+//! | [`libvirt`] | Xen, QEMU and others through libvirt |
+//! | [`driver`] | one task that owns the state: inputs, a pure step, effects |
+
+pub mod hypervisor;

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod command;
 pub mod domain;
 pub mod failure;
+pub mod lifecycle;
 pub mod message;
 pub mod names;
 pub mod ratio;

@@ -1,0 +1,128 @@
+//! Which command is allowed in which state of a domain: used by the mount before it sends, and by the agent before it acts.
+//!
+//! ```text
+//!              start                 pause
+//!   shutoff ──────────▶ running ◀──────────▶ paused
+//!   crashed                │     unpause        │
+//!      ▲   shutdown (job), destroy    destroy   │
+//!      └───────────────────┴────────────────────┘
+//!   running, paused ── migrate (job) ──▶ incoming on the other server ──▶ running, paused there
+//! ```
+//!
+//! While a job runs only `cancel` and `destroy` are taken, and `destroy` not during a migration: a hypervisor that is told to stop a
+//! domain in mid-migration may lose the order, or answer much later.
+
+use crate::{DomainCommand, DomainState, DomainWord, Failure, Job, JobKind};
+
+/// What a command needs: the states, and the word for what it does in them.
+fn states(word: DomainWord) -> &'static [DomainState] {
+    use DomainState::{Crashed, Paused, Running, Shutoff};
+    match word {
+        DomainWord::Start => &[Shutoff, Crashed],
+        DomainWord::Pause | DomainWord::Reboot | DomainWord::Shutdown | DomainWord::Load => &[Running],
+        DomainWord::Unpause => &[Paused],
+        DomainWord::Destroy | DomainWord::Migrate => &[Running, Paused],
+        DomainWord::Cancel | DomainWord::Priority | DomainWord::Pin => &[Running, Paused, Shutoff, Crashed],
+    }
+}
+
+/// Whether `command` is allowed for the domain `name` that is in `state` with `job`.
+pub fn check(
+    name: &str,
+    command: &DomainCommand,
+    state: DomainState,
+    job: Option<&Job>,
+) -> Result<(), Failure> {
+    let word = command.word();
+    match (word, job) {
+        (DomainWord::Cancel, None) => {
+            return Err(Failure::busy(format!("cannot cancel {name}: no job runs")));
+        }
+        (DomainWord::Cancel, Some(job)) => return cancellable(name, job),
+        (DomainWord::Priority | DomainWord::Pin, Some(job)) if job.kind != JobKind::Migrate => {}
+        (DomainWord::Destroy | DomainWord::Load, Some(job)) if job.kind != JobKind::Migrate => {}
+        (_, Some(job)) => {
+            return Err(Failure::busy(format!(
+                "cannot {word} {name}: its {} runs ({} %); wait for it (cat wait) or `echo cancel > ctl`",
+                job.kind, job.percent
+            )));
+        }
+        (_, None) => {}
+    }
+    let allowed = states(word);
+    if allowed.contains(&state) {
+        return Ok(());
+    }
+    let need: Vec<&str> = allowed.iter().map(|s| s.word()).collect();
+    Err(Failure::busy(format!("cannot {word} {name}: it is {state}; it must be {}", need.join(" or "))))
+}
+
+fn cancellable(name: &str, job: &Job) -> Result<(), Failure> {
+    match (job.kind, &*job.phase) {
+        (JobKind::Migrate, "switch" | "ask") => Err(Failure::busy(format!(
+            "cannot cancel the migration of {name}: it is past the point of return ({}); it ends by itself",
+            job.phase
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The words that are allowed now, for `ctl`'s text.
+pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
+    let probe = |word: DomainWord| -> DomainCommand {
+        match word {
+            DomainWord::Start => DomainCommand::Start,
+            DomainWord::Pause => DomainCommand::Pause,
+            DomainWord::Unpause => DomainCommand::Unpause,
+            DomainWord::Shutdown => DomainCommand::Shutdown,
+            DomainWord::Reboot => DomainCommand::Reboot,
+            DomainWord::Destroy => DomainCommand::Destroy,
+            DomainWord::Migrate => DomainCommand::Migrate { to: None, address: "".into() },
+            DomainWord::Load => DomainCommand::Load { share: crate::Ratio::ONE, seconds: 1 },
+            DomainWord::Cancel => DomainCommand::Cancel,
+            DomainWord::Priority => DomainCommand::Priority { value: 50 },
+            DomainWord::Pin => DomainCommand::Pin { value: crate::Pin::default() },
+        }
+    };
+    DomainWord::ALL.iter().copied().filter(|&w| check("", &probe(w), state, job).is_ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Wall;
+
+    fn job(kind: JobKind, phase: &str) -> Job {
+        Job { id: "x".into(), kind, phase: phase.into(), percent: 10, to: None, since: Wall(0) }
+    }
+
+    #[test]
+    fn words_by_state() {
+        let words = |s| allowed(s, None).iter().map(|w| w.word()).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(DomainState::Running), "pause shutdown reboot destroy migrate load priority pin");
+        assert_eq!(words(DomainState::Paused), "unpause destroy migrate priority pin");
+        assert_eq!(words(DomainState::Shutoff), "start priority pin");
+        assert_eq!(words(DomainState::Incoming), "");
+    }
+
+    #[test]
+    fn a_migration_lets_nothing_in_but_cancel_and_that_not_late() {
+        let j = job(JobKind::Migrate, "copy");
+        let words: Vec<_> = allowed(DomainState::Running, Some(&j));
+        assert_eq!(words, [DomainWord::Cancel]);
+        assert!(allowed(DomainState::Running, Some(&job(JobKind::Migrate, "ask"))).is_empty());
+    }
+
+    #[test]
+    fn sentences_say_what_is_needed() {
+        let e = check("small-1", &DomainCommand::Pause, DomainState::Paused, None).expect_err("paused");
+        assert_eq!(e.text, "cannot pause small-1: it is paused; it must be running");
+        let e = check(
+            "small-1",
+            &DomainCommand::Pause,
+            DomainState::Running,
+            Some(&job(JobKind::Migrate, "copy")),
+        );
+        assert!(e.expect_err("job").text.contains("its migrate runs (10 %)"));
+    }
+}
