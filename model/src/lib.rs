@@ -9,6 +9,7 @@
 //! | [`command`] | commands, and the tables of `ctl` words |
 //! | [`lifecycle`] | which command is allowed in which state |
 //! | [`message`], [`topic`] | envelopes, bodies, topics |
+//! | [`event`] | what happened, as one line |
 //! | [`view`] | the cluster as one process knows it, and the events of its changes |
 //! | [`receipts`], [`outbox`] | commands at most once: the receiver's and the sender's memory |
 //! | [`points`], [`placement`] | the overload counter; the best server for a domain |
@@ -17,20 +18,25 @@
 pub mod clock;
 pub mod command;
 pub mod domain;
+pub mod event;
 pub mod failure;
+pub mod history;
 pub mod lifecycle;
 pub mod message;
 pub mod names;
+pub mod placement;
 pub mod ratio;
 pub mod server;
 pub mod stamp;
 pub mod topic;
+pub mod view;
 
 pub use clock::{Mono, Now, Wall};
 pub use command::{ClusterCommand, DomainCommand, DomainWord, ServerCommand};
 pub use domain::{
     Departed, Disk, Domain, DomainMemory, DomainSettings, DomainState, Job, JobKind, Nic, Outcome, Pin, Vcpu,
 };
+pub use event::{About, Event};
 pub use failure::{Code, Failure};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
 pub use names::{ClientName, DomainName, NameError, ServerName};
@@ -40,3 +46,4 @@ pub use server::{
 };
 pub use stamp::{Boot, Stamp, Window};
 pub use topic::{TOPICS, Topic, TopicRow};
+pub use view::{DomainView, Reach, Server, Shown, Thing, View};

@@ -1,0 +1,174 @@
+//! The cluster as one process knows it from what it heard.
+//!
+//! A [`View`] is a value: a clone costs two pointers and never changes, so readers take a clone and nothing waits for anybody.
+//!
+//! Why all views converge: each agent numbers its messages, a view applies only what is newer than the last that it applied of that
+//! agent, and a heartbeat is the agent's whole state. So after the last heartbeat that two views both hear they say the same of that
+//! server, whatever was lost, doubled or reordered before. A boot number lower than the known one (a clock that was set back) is
+//! believed once the known life is [`Reach::Down`].
+
+mod apply;
+mod place;
+mod thing;
+
+pub use place::{DomainView, Shown};
+pub use thing::{Thing, thing_id};
+
+use crate::{Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall};
+use imbl::{HashMap, OrdMap};
+use std::sync::Arc;
+
+/// Heartbeats missed until a server is [`Reach::Stale`].
+pub const STALE_AFTER: u64 = 3;
+/// Heartbeats missed until a server is [`Reach::Down`].
+pub const DOWN_AFTER: u64 = 10;
+/// How long a departed domain is shown at its destination before the destination itself speaks of it, in milliseconds.
+pub const BRIDGE_MS: u64 = 10_000;
+
+/// How well a server is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// Its heartbeats come, and its hypervisor answers it.
+    Up,
+    /// Up, and it takes no domains from others.
+    Maintenance,
+    /// Three heartbeats are missing, or its hypervisor does not answer it.
+    Stale,
+    /// Ten heartbeats are missing.
+    Down,
+}
+
+impl Reach {
+    /// The word of `servers/NAME/state`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reach::Up => "up",
+            Reach::Maintenance => "maintenance",
+            Reach::Stale => "stale",
+            Reach::Down => "down",
+        }
+    }
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// One server as it was heard last.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its name.
+    pub name: ServerName,
+    /// The last message that was applied.
+    pub stamp: Stamp,
+    /// When that came, by our clocks.
+    pub heard: Now,
+    /// When its last message was said, by its own clock.
+    pub at: Wall,
+    /// Its last heartbeat, without the domains.
+    pub beat: Arc<Heartbeat>,
+    /// Its domains, sorted by name.
+    pub domains: Vec<Arc<Domain>>,
+    /// What the view last told about its reach in an event.
+    told: Reach,
+}
+
+impl Server {
+    /// One domain of this server.
+    pub fn domain(&self, name: &DomainName) -> Option<&Arc<Domain>> {
+        self.domains.binary_search_by(|d| d.name.cmp(name)).ok().map(|i| &self.domains[i])
+    }
+}
+
+/// What is known of a domain's name beside the servers' records.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    /// The servers whose lists hold it.
+    claims: Vec<ServerName>,
+    /// Where a server said that it sent it, until the destination speaks for itself.
+    departed: Option<Arc<(Departed, Mono)>>,
+    /// How its last job ended, also when the server that ran the job does not have it any more.
+    last: Option<Arc<Outcome>>,
+}
+
+/// Whether a forwarder is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkState {
+    up: bool,
+    since: Mono,
+}
+
+/// The cluster as one process knows it.
+#[derive(Debug, Clone)]
+pub struct View {
+    servers: OrdMap<ServerName, Arc<Server>>,
+    domains: OrdMap<DomainName, Arc<Entry>>,
+    things: HashMap<u64, Thing>,
+    link: LinkState,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        View {
+            servers: OrdMap::new(),
+            domains: OrdMap::new(),
+            things: HashMap::new(),
+            link: LinkState { up: false, since: Mono(0) },
+        }
+    }
+}
+
+impl View {
+    /// All servers, by name.
+    pub fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.servers.values()
+    }
+
+    /// One server.
+    pub fn server(&self, name: &str) -> Option<&Arc<Server>> {
+        self.servers.get(name)
+    }
+
+    /// The names of all domains, sorted.
+    pub fn domain_names(&self) -> impl Iterator<Item = &DomainName> {
+        self.domains.keys()
+    }
+
+    /// How many domains there are.
+    pub fn domain_count(&self) -> usize {
+        self.domains.len()
+    }
+
+    /// How many servers there are.
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The server or domain that has this number, see [`thing_id`].
+    pub fn thing(&self, id: u64) -> Option<&Thing> {
+        self.things.get(&id)
+    }
+
+    /// Whether a forwarder is there.
+    pub fn link_up(&self) -> bool {
+        self.link.up
+    }
+
+    /// How well a server is heard at `now`. Without a forwarder nobody can be heard, so no server is then called down.
+    pub fn reach(&self, server: &Server, now: Mono) -> Reach {
+        let interval = u64::from(server.beat.settings.heartbeat_ms).max(1);
+        let silent_since = server.heard.mono.max(if self.link.up { self.link.since } else { Mono(0) });
+        let missed = now.since(silent_since) / interval;
+        if missed >= DOWN_AFTER && self.link.up {
+            Reach::Down
+        } else if missed >= STALE_AFTER || server.beat.stale.is_some() {
+            Reach::Stale
+        } else if server.beat.settings.accepting {
+            Reach::Up
+        } else {
+            Reach::Maintenance
+        }
+    }
+}

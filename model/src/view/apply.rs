@@ -1,0 +1,364 @@
+//! How messages and the passing of time change a view, and which events tell of it.
+
+use super::{Entry, LinkState, Reach, Server, Shown, Thing, View};
+use crate::event::{About, Event, word};
+use crate::{
+    Body, Departed, Domain, DomainChange, DomainName, Envelope, Heartbeat, News, Now, Sender, ServerName,
+    Stamp, Wall,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What events tell of a domain: a change of one of these is an event.
+#[derive(PartialEq, Eq)]
+struct Telling {
+    shown: Shown,
+    server: ServerName,
+    job: Option<(Box<str>, String)>,
+    last: Option<Box<str>>,
+}
+
+impl View {
+    /// Applies what was heard. Messages that are older than what is known change nothing.
+    pub fn apply(&mut self, envelope: Envelope, now: Now) -> Vec<Event> {
+        let Sender::Agent(server) = envelope.from.clone() else { return Vec::new() };
+        let (stamp, at) = (envelope.stamp(), envelope.at);
+        match envelope.body {
+            Body::Heartbeat(beat) => self.heartbeat(server, stamp, at, *beat, now),
+            Body::Domain(change) => self.change(&server, stamp, at, *change, now),
+            Body::Reply(reply) => match reply.news {
+                Some(News::Domain { change }) => self.change(&server, stamp, at, *change, now),
+                Some(News::Server { heartbeat }) => self.heartbeat(server, stamp, at, *heartbeat, now),
+                None => Vec::new(),
+            },
+            Body::Command(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
+        }
+    }
+
+    /// The forwarder came or went.
+    pub fn link(&mut self, up: bool, why: &str, now: Now) -> Vec<Event> {
+        if self.link.up == up {
+            return Vec::new();
+        }
+        self.link = LinkState { up, since: now.mono };
+        let text = if up { "forwarder up".to_owned() } else { format!("forwarder down: {why}") };
+        vec![Event { at: now.wall, about: About::Cluster, server: None, text }]
+    }
+
+    /// Lets time pass: tells which servers are not heard any more, and ends what only bridged a gap.
+    pub fn tick(&mut self, now: Now) -> Vec<Event> {
+        let mut events = Vec::new();
+        let changed: Vec<(ServerName, Reach)> = self
+            .servers
+            .values()
+            .map(|s| (s.name.clone(), self.reach(s, now.mono), s.told))
+            .filter(|(_, reach, told)| reach != told)
+            .map(|(name, reach, _)| (name, reach))
+            .collect();
+        for (name, reach) in changed {
+            let touched: Vec<DomainName> = match self.servers.get(&name) {
+                Some(s) => s.domains.iter().map(|d| d.name.clone()).collect(),
+                None => Vec::new(),
+            };
+            // what was told of the domains was told of the reach before; going down makes each of them `unknown`
+            if let Some(server) = self.servers.get_mut(&name) {
+                Arc::make_mut(server).told = reach;
+                events.push(reach_event(server, reach, now));
+            }
+            if reach == Reach::Down {
+                for domain in touched {
+                    if let Some(view) =
+                        self.domain(domain.as_str(), now.mono).filter(|v| v.shown == Shown::Unknown)
+                    {
+                        events.push(domain_event(&domain, &view.server, now, "state unknown".into()));
+                    }
+                }
+            }
+        }
+        self.end_bridges(now);
+        events
+    }
+
+    fn heartbeat(
+        &mut self,
+        name: ServerName,
+        stamp: Stamp,
+        at: Wall,
+        mut beat: Heartbeat,
+        now: Now,
+    ) -> Vec<Event> {
+        let old = self.servers.get(&name).cloned();
+        if old.as_ref().is_some_and(|s| !self.newer(s, stamp, now)) {
+            return Vec::new();
+        }
+        let mut domains: Vec<Arc<Domain>> =
+            std::mem::take(&mut beat.domains).into_iter().map(Arc::new).collect();
+        domains.sort_by(|a, b| a.name.cmp(&b.name));
+        domains.dedup_by(|a, b| a.name == b.name);
+        let departed = std::mem::take(&mut beat.departed);
+
+        let old_domains: &[Arc<Domain>] = old.as_ref().map_or(&[], |s| &s.domains);
+        let mut touched = differing(old_domains, &domains);
+        touched.extend(departed.iter().map(|d| d.domain.name.clone()));
+        let before = self.telling(&touched, now);
+
+        let fresh_boot = old.as_ref().is_some_and(|s| s.stamp.boot != stamp.boot);
+        let told = old.as_ref().map(|s| s.told);
+        self.servers.insert(
+            name.clone(),
+            Arc::new(Server {
+                name: name.clone(),
+                stamp,
+                heard: now,
+                at,
+                beat: Arc::new(beat),
+                domains,
+                told: told.unwrap_or(Reach::Down),
+            }),
+        );
+        if old.is_none() {
+            self.remember(Thing::Server(name.clone()));
+        }
+        for domain in &touched {
+            self.claim_or_release(&name, domain);
+        }
+        for d in departed {
+            self.departed(d, now);
+        }
+
+        let mut events = Vec::new();
+        if fresh_boot {
+            events.push(Event {
+                at: now.wall,
+                about: About::Server(name.clone()),
+                server: None,
+                text: "agent started anew".into(),
+            });
+        }
+        let reach = self.servers.get(&name).map(|s| self.reach(s, now.mono));
+        if let (Some(reach), Some(server)) = (reach, self.servers.get_mut(&name)) {
+            if told != Some(reach) {
+                Arc::make_mut(server).told = reach;
+                events.push(reach_event(server, reach, now));
+            }
+        }
+        events.extend(self.events_since(before, now));
+        events
+    }
+
+    fn change(
+        &mut self,
+        name: &ServerName,
+        stamp: Stamp,
+        at: Wall,
+        change: DomainChange,
+        now: Now,
+    ) -> Vec<Event> {
+        // a server is known from its first heartbeat on
+        let Some(server) = self.servers.get(name).filter(|s| self.newer(s, stamp, now)) else {
+            return Vec::new();
+        };
+        if server.stamp.boot != stamp.boot {
+            return Vec::new(); // another life: its first heartbeat tells all
+        }
+        let domain = change.name().clone();
+        let before = self.telling(&BTreeSet::from([domain.clone()]), now);
+        if let Some(server) = self.servers.get_mut(name) {
+            let server = Arc::make_mut(server);
+            server.stamp = stamp;
+            server.at = at;
+            server.heard = now;
+            let place = server.domains.binary_search_by(|d| d.name.cmp(&domain));
+            match (&change, place) {
+                (DomainChange::Is { domain }, Ok(i)) => server.domains[i] = Arc::new(domain.clone()),
+                (DomainChange::Is { domain }, Err(i)) => server.domains.insert(i, Arc::new(domain.clone())),
+                (_, Ok(i)) => drop(server.domains.remove(i)),
+                (_, Err(_)) => {}
+            }
+        }
+        if let DomainChange::Departed { departed } = change {
+            self.departed(departed, now);
+        }
+        self.claim_or_release(name, &domain);
+        self.events_since(before, now)
+    }
+
+    fn newer(&self, server: &Server, stamp: Stamp, now: Now) -> bool {
+        stamp > server.stamp || stamp.boot < server.stamp.boot && self.reach(server, now.mono) == Reach::Down
+    }
+
+    /// Makes the entry of a domain agree with whether the server's list holds it.
+    fn claim_or_release(&mut self, server: &ServerName, domain: &DomainName) {
+        let holds = self.servers.get(server).is_some_and(|s| s.domain(domain).is_some());
+        if holds && !self.domains.contains_key(domain) {
+            self.domains.insert(domain.clone(), Arc::default());
+            self.remember(Thing::Domain(domain.clone()));
+        }
+        let Some(entry) = self.domains.get_mut(domain) else { return };
+        let claimed = entry.claims.contains(server);
+        if holds && !claimed {
+            let entry = Arc::make_mut(entry);
+            entry.claims.push(server.clone());
+            entry.claims.shrink_to_fit();
+            entry.departed = None;
+        } else if !holds && claimed {
+            Arc::make_mut(entry).claims.retain(|s| s != server);
+        }
+        if entry.claims.is_empty() && entry.departed.is_none() {
+            self.domains.remove(domain);
+            self.forget(&Thing::Domain(domain.clone()));
+        }
+    }
+
+    /// Keeps the outcome of a job whose server does not have the domain any more, and shows the domain at its destination until that
+    /// speaks for itself.
+    fn departed(&mut self, departed: Departed, now: Now) {
+        let name = departed.domain.name.clone();
+        let known = self.domains.get(&name);
+        let outcome = departed.domain.last.clone().map(|o| Arc::new(*o));
+        let newer = match (known.and_then(|e| e.last.as_ref()), &outcome) {
+            (Some(kept), Some(new)) => new.at > kept.at || (new.at == kept.at && new.id != kept.id),
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if !newer {
+            return; // told before; the bridge is not built twice
+        }
+        let arrived = self.servers.get(&departed.to).is_some_and(|s| s.domain(&name).is_some());
+        let mut entry: Entry = known.map(|e| (**e).clone()).unwrap_or_default();
+        entry.last = outcome;
+        entry.departed = (!arrived).then(|| Arc::new((departed, now.mono)));
+        if entry.claims.is_empty() && entry.departed.is_none() {
+            return;
+        }
+        self.domains.insert(name.clone(), Arc::new(entry));
+        self.remember(Thing::Domain(name));
+    }
+
+    fn end_bridges(&mut self, now: Now) {
+        let over: Vec<DomainName> = self
+            .domains
+            .iter()
+            .filter(|(_, e)| e.departed.as_ref().is_some_and(|d| now.mono.since(d.1) >= super::BRIDGE_MS))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in over {
+            let Some(entry) = self.domains.get_mut(&name) else { continue };
+            Arc::make_mut(entry).departed = None;
+            if entry.claims.is_empty() {
+                self.domains.remove(&name);
+                self.forget(&Thing::Domain(name));
+            }
+        }
+    }
+
+    fn telling(&self, names: &BTreeSet<DomainName>, now: Now) -> Vec<(DomainName, Option<Telling>)> {
+        names.iter().map(|n| (n.clone(), self.telling_of(n, now))).collect()
+    }
+
+    fn telling_of(&self, name: &DomainName, now: Now) -> Option<Telling> {
+        let view = self.domain(name.as_str(), now.mono)?;
+        let job = view.domain.job.as_ref().map(|j| {
+            let to = j.to.as_ref().map(|t| format!(" to {t}")).unwrap_or_default();
+            (j.id.clone(), format!("{}{to}", j.kind))
+        });
+        Some(Telling { shown: view.shown, server: view.server, job, last: view.last.map(|o| o.id.clone()) })
+    }
+
+    fn events_since(&self, before: Vec<(DomainName, Option<Telling>)>, now: Now) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (name, old) in before {
+            let new = self.telling_of(&name, now);
+            let mut tell =
+                |server: &ServerName, text: String| events.push(domain_event(&name, server, now, text));
+            match (old, new) {
+                (None, Some(new)) => tell(&new.server, format!("appeared on {}: {}", new.server, new.shown)),
+                (Some(old), None) => tell(&old.server, format!("gone from {}", old.server)),
+                (Some(old), Some(new)) => {
+                    if old.job.as_ref().map(|j| &j.0) != new.job.as_ref().map(|j| &j.0) {
+                        if let Some((_, what)) = &new.job {
+                            tell(&new.server, format!("job {what}"));
+                        }
+                    }
+                    if old.server != new.server {
+                        tell(&new.server, format!("server {} (was {})", new.server, old.server));
+                    }
+                    if old.shown != new.shown {
+                        let claims = match new.shown {
+                            Shown::Conflict => self.claims_text(&name, now),
+                            _ => String::new(),
+                        };
+                        tell(&new.server, format!("state {} (was {}){claims}", new.shown, old.shown));
+                    }
+                    if new.last.is_some() && old.last != new.last {
+                        let outcome = self.domain(name.as_str(), now.mono).and_then(|v| v.last);
+                        if let Some(outcome) = outcome {
+                            match &outcome.result {
+                                Ok(text) => tell(&new.server, format!("done {}: {text}", outcome.kind)),
+                                Err(f) => tell(
+                                    &new.server,
+                                    format!("failed {}: {} {}", outcome.kind, f.code, f.text),
+                                ),
+                            }
+                        }
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        events
+    }
+
+    fn claims_text(&self, name: &DomainName, now: Now) -> String {
+        let servers = self.domain(name.as_str(), now.mono).map(|v| v.claimed_by).unwrap_or_default();
+        let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
+        format!(": {} is active on {}", word(name.as_str()), names.join(" and "))
+    }
+}
+
+fn reach_event(server: &Server, reach: Reach, now: Now) -> Event {
+    let why = match (&server.beat.stale, reach) {
+        (Some(why), Reach::Stale) => format!(": {why}"),
+        _ => String::new(),
+    };
+    let about = About::Server(server.name.clone());
+    Event { at: now.wall, about, server: None, text: format!("state {reach}{why}") }
+}
+
+fn domain_event(name: &DomainName, server: &ServerName, now: Now, text: String) -> Event {
+    Event { at: now.wall, about: About::Domain(name.clone()), server: Some(server.clone()), text }
+}
+
+/// The names of domains that only one of two sorted lists holds, or whose records differ in what events tell.
+fn differing(old: &[Arc<Domain>], new: &[Arc<Domain>]) -> BTreeSet<DomainName> {
+    let mut names = BTreeSet::new();
+    let (mut i, mut j) = (0, 0);
+    while i < old.len() || j < new.len() {
+        let order = match (old.get(i), new.get(j)) {
+            (Some(a), Some(b)) => a.name.cmp(&b.name),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, _) => std::cmp::Ordering::Greater,
+        };
+        match order {
+            std::cmp::Ordering::Less => {
+                names.insert(old[i].name.clone());
+                i += 1;
+            }
+            std::cmp::Ordering::Greater => {
+                names.insert(new[j].name.clone());
+                j += 1;
+            }
+            std::cmp::Ordering::Equal => {
+                let (a, b) = (&old[i], &new[j]);
+                let id = |d: &Domain| {
+                    (d.state, d.job.as_ref().map(|j| j.id.clone()), d.last.as_ref().map(|l| l.id.clone()))
+                };
+                if id(a) != id(b) {
+                    names.insert(a.name.clone());
+                }
+                (i, j) = (i + 1, j + 1);
+            }
+        }
+    }
+    names
+}
