@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod names;
 pub mod placement;
+pub mod points;
 pub mod ratio;
 pub mod server;
 pub mod stamp;
@@ -40,6 +41,7 @@ pub use event::{About, Event};
 pub use failure::{Code, Failure};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
 pub use names::{ClientName, DomainName, NameError, ServerName};
+pub use points::Points;
 pub use ratio::Ratio;
 pub use server::{
     HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory, ServerSettings, Watchdog,
