@@ -8,3 +8,4 @@
 //! | [`driver`] | one task that owns the state: inputs, a pure step, effects |
 
 pub mod hypervisor;
+pub mod sim;
