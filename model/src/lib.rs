@@ -24,9 +24,11 @@ pub mod history;
 pub mod lifecycle;
 pub mod message;
 pub mod names;
+pub mod outbox;
 pub mod placement;
 pub mod points;
 pub mod ratio;
+pub mod receipts;
 pub mod server;
 pub mod stamp;
 pub mod topic;
@@ -41,8 +43,10 @@ pub use event::{About, Event};
 pub use failure::{Code, Failure};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
 pub use names::{ClientName, DomainName, NameError, ServerName};
+pub use outbox::{Outbox, Step};
 pub use points::Points;
 pub use ratio::Ratio;
+pub use receipts::{Admit, Receipts};
 pub use server::{
     HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory, ServerSettings, Watchdog,
 };

@@ -1,0 +1,277 @@
+//! What a receiver believes: the checks between two frames and a message. Pure; the same for ZeroMQ and the in-memory net.
+//!
+//! ```text
+//! frames -> topic in the table? -> subscribed? -> JSON of at most MESSAGE_MAX, of our version?
+//!        -> body belongs under the topic? -> sender may speak there? -> not ourselves? -> not heard before? -> message
+//! ```
+//! What fails is dropped and counted; the log gets one line a minute at most.
+
+use crate::{
+    counts::{Meter, add, one},
+    publisher::Frames,
+};
+use std::{collections::HashMap, sync::Arc};
+use xvm_model::{
+    Boot, Envelope, Mono, Sender, Topic, Window,
+    message::{MESSAGE_MAX, VERSION},
+};
+
+/// Senders that are remembered; beyond it the half that was silent longest is forgotten.
+const PEERS_MAX: usize = 8192;
+/// After this silence a sender's life with a lower number is heard: its clock was set back.
+const FORGET_MS: u64 = 30_000;
+/// Between two log lines about malformed messages.
+const LOG_EVERY_MS: u64 = 60_000;
+
+/// What is remembered of one sender.
+struct Peer {
+    /// Its numbers.
+    window: Window,
+    /// Its life in that window.
+    boot: Boot,
+    /// When it was last believed.
+    heard: Mono,
+}
+
+/// The checks and what they remember.
+pub(crate) struct Inbox {
+    /// What the owner asked for: whole topics or prefixes.
+    subscriptions: Vec<Subscription>,
+    /// Ourselves: what we said ourselves is not news.
+    own: (Sender, Boot),
+    /// Everyone who spoke.
+    peers: HashMap<Sender, Peer>,
+    /// The counters.
+    meter: Arc<Meter>,
+    /// When the log last complained.
+    logged: Option<Mono>,
+}
+
+/// One subscription.
+#[derive(Debug, Clone)]
+pub(crate) enum Subscription {
+    /// A topic of the table by its full name: `control.ferby` does not let `control.ferby2` through.
+    Topic(Topic),
+    /// Whatever begins so: `heartbeat.`, or the empty text for all.
+    Prefix(String),
+}
+
+impl Subscription {
+    /// A full topic is exact, anything else a prefix.
+    pub(crate) fn new(text: &str) -> Self {
+        match Topic::parse(text) {
+            Ok(topic) => Subscription::Topic(topic),
+            Err(_) => Subscription::Prefix(text.to_owned()),
+        }
+    }
+
+    fn matches(&self, topic: &Topic, text: &str) -> bool {
+        match self {
+            Subscription::Topic(t) => t == topic,
+            Subscription::Prefix(p) => text.starts_with(p.as_str()),
+        }
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new(subscriptions: &[String], own: (Sender, Boot), meter: Arc<Meter>) -> Self {
+        Inbox {
+            subscriptions: subscriptions.iter().map(|s| Subscription::new(s)).collect(),
+            own,
+            peers: HashMap::new(),
+            meter,
+            logged: None,
+        }
+    }
+
+    /// The message in `frames`, when it is to be believed.
+    pub(crate) fn accept(&mut self, frames: &Frames, now: Mono) -> Option<(Topic, Envelope)> {
+        add(&self.meter.received_bytes, frames.len());
+        let (topic, envelope) = match self.check(frames) {
+            Ok(Some(message)) => message,
+            Ok(None) => return None,
+            Err(why) => {
+                one(&self.meter.malformed);
+                if self.logged.is_none_or(|at| now.since(at) >= LOG_EVERY_MS) {
+                    self.logged = Some(now);
+                    tracing::warn!(
+                        "a message was dropped: {why} (further ones are only counted for a minute)"
+                    );
+                }
+                return None;
+            }
+        };
+        if !self.fresh(&envelope, now) {
+            one(&self.meter.doubled);
+            return None;
+        }
+        one(&self.meter.received);
+        Some((topic, envelope))
+    }
+
+    /// Everything that can be said without memory. `Ok(None)` is well-formed but not for us.
+    fn check(&self, frames: &Frames) -> Result<Option<(Topic, Envelope)>, String> {
+        let text = std::str::from_utf8(&frames.topic).map_err(|_| "its topic is not UTF-8".to_owned())?;
+        if text.len() > 300 {
+            return Err(format!("its topic has {} bytes", text.len()));
+        }
+        let topic = Topic::parse(text)?;
+        if !self.subscriptions.iter().any(|s| s.matches(&topic, text)) {
+            return Ok(None);
+        }
+        if frames.body.len() > MESSAGE_MAX {
+            return Err(format!("{text} has {} bytes; at most {MESSAGE_MAX} are read", frames.body.len()));
+        }
+        let envelope: Envelope =
+            serde_json::from_slice(&frames.body).map_err(|e| format!("{text} does not read: {e}"))?;
+        if envelope.v != VERSION {
+            return Err(format!("{text} is of version {}; only {VERSION} is understood", envelope.v));
+        }
+        if envelope.body.kind() != topic.body() {
+            return Err(format!(
+                "{text} holds a {}; only a {} belongs there",
+                envelope.body.kind(),
+                topic.body()
+            ));
+        }
+        let own_name = match (&topic, &envelope.from) {
+            (Topic::Heartbeat(name) | Topic::Domain(name), from) => *from == Sender::Agent(name.clone()),
+            (Topic::Forwarder(name), from) => *from == Sender::Forwarder(name.clone()),
+            (Topic::Control(_) | Topic::Reply(_) | Topic::RollCall, _) => true,
+        };
+        if !own_name {
+            return Err(format!("{} may not speak under {text}", envelope.from));
+        }
+        if envelope.from == self.own.0 && envelope.boot == self.own.1 {
+            return Ok(None);
+        }
+        Ok(Some((topic, envelope)))
+    }
+
+    /// Whether this number of this sender is new.
+    fn fresh(&mut self, envelope: &Envelope, now: Mono) -> bool {
+        if !self.peers.contains_key(&envelope.from) && self.peers.len() >= PEERS_MAX {
+            self.forget_half();
+        }
+        let peer = self.peers.entry(envelope.from.clone()).or_insert_with(|| Peer {
+            window: Window::default(),
+            boot: envelope.boot,
+            heard: now,
+        });
+        if envelope.boot < peer.boot && now.since(peer.heard) >= FORGET_MS {
+            peer.window.reset();
+        }
+        let fresh = peer.window.fresh(envelope.stamp());
+        if fresh {
+            peer.boot = envelope.boot;
+            peer.heard = now;
+        }
+        fresh
+    }
+
+    /// Forgets those who were silent longest; half at once, so that a flood of names costs little each.
+    fn forget_half(&mut self) {
+        let mut heard: Vec<Mono> = self.peers.values().map(|p| p.heard).collect();
+        let middle = heard.len() / 2;
+        let (_, &mut median, _) = heard.select_nth_unstable(middle);
+        self.peers.retain(|_, p| p.heard > median);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xvm_model::{Body, ServerName, Wall, message::Counters};
+
+    fn agent(name: &str) -> Sender {
+        Sender::Agent(ServerName::parse(name).unwrap())
+    }
+
+    fn inbox(subscriptions: &[&str]) -> Inbox {
+        let subscriptions: Vec<String> = subscriptions.iter().map(|s| (*s).to_owned()).collect();
+        Inbox::new(&subscriptions, (agent("me"), Boot(5)), Arc::default())
+    }
+
+    fn frames(topic: &str, from: Sender, boot: u64, seq: u64, body: Body) -> Frames {
+        let e = Envelope { v: VERSION, from, boot: Boot(boot), seq, at: Wall(0), body };
+        Frames { topic: topic.into(), body: serde_json::to_vec(&e).unwrap() }
+    }
+
+    fn call(from: &str, boot: u64, seq: u64) -> Frames {
+        frames("roll-call", agent(from), boot, seq, Body::RollCall)
+    }
+
+    #[test]
+    fn what_is_not_of_the_form_is_counted_and_dropped() {
+        let mut b = inbox(&[""]);
+        let good = call("a", 1, 1);
+        let beacon = Body::Forwarder(Counters::default());
+        let bad = [
+            Frames { topic: vec![0xff], ..good.clone() },
+            Frames { topic: b"nonsense".to_vec(), ..good.clone() },
+            Frames { topic: vec![b'x'; 400], ..good.clone() },
+            Frames { topic: b"heartbeat.a".to_vec(), ..good.clone() },
+            Frames { body: b"{".to_vec(), ..good.clone() },
+            Frames { body: vec![b' '; MESSAGE_MAX + 1], ..good.clone() },
+            Frames { body: good.body.clone().into_iter().chain(*b"x").collect(), ..good.clone() },
+            Frames {
+                body: String::from_utf8(good.body.clone()).unwrap().replace("\"v\":1", "\"v\":2").into(),
+                ..good.clone()
+            },
+            frames("forwarder.main", agent("main"), 1, 1, beacon.clone()),
+            frames("forwarder.main", Sender::Forwarder(ServerName::parse("x").unwrap()), 1, 1, beacon),
+        ];
+        for f in &bad {
+            assert!(b.accept(f, Mono(0)).is_none(), "{:?}", String::from_utf8_lossy(&f.topic));
+        }
+        assert_eq!(b.meter.read().malformed, bad.len() as u64);
+        assert!(b.accept(&good, Mono(0)).is_some());
+        assert_eq!(b.meter.read().received, 1);
+    }
+
+    #[test]
+    fn a_full_topic_is_exact_and_a_prefix_is_not() {
+        let mut b = inbox(&["control.ferby", "roll"]);
+        let text = r#"{"v":1,"from":"client/c","boot":1,"seq":SEQ,"at":0,"body":{"type":"command","id":"c.1.1","client":"c","boot":1,"deadline":9,"order":{"to":"server","command":{"do":"accept","on":true}}}}"#;
+        let order = |topic: &str, seq: u64| Frames {
+            topic: topic.into(),
+            body: text.replace("SEQ", &seq.to_string()).into(),
+        };
+        assert!(b.accept(&order("control.ferby2", 1), Mono(0)).is_none());
+        assert!(b.accept(&order("control.ferby", 2), Mono(0)).is_some());
+        assert!(b.accept(&call("a", 1, 1), Mono(0)).is_some());
+        assert_eq!(b.meter.read().malformed, 0);
+    }
+
+    #[test]
+    fn doubles_and_our_own_words_are_dropped() {
+        let mut b = inbox(&[""]);
+        assert!(b.accept(&call("a", 1, 1), Mono(0)).is_some());
+        assert!(b.accept(&call("a", 1, 1), Mono(0)).is_none());
+        assert_eq!(b.meter.read().doubled, 1);
+        assert!(b.accept(&call("me", 5, 1), Mono(0)).is_none());
+        assert!(
+            b.accept(&call("me", 4, 1), Mono(0)).is_some(),
+            "another life of our name is another speaker"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_went_back_is_heard_after_a_silence() {
+        let mut b = inbox(&[""]);
+        assert!(b.accept(&call("a", 9, 1), Mono(0)).is_some());
+        assert!(b.accept(&call("a", 3, 1), Mono(29_999)).is_none());
+        assert!(b.accept(&call("a", 3, 2), Mono(30_000)).is_some());
+        assert!(b.accept(&call("a", 3, 3), Mono(30_001)).is_some());
+        assert!(b.accept(&call("a", 3, 3), Mono(90_001)).is_none(), "a double stays one");
+    }
+
+    #[test]
+    fn the_memory_of_senders_is_bounded() {
+        let mut b = inbox(&[""]);
+        for i in 0..3 * PEERS_MAX as u64 {
+            assert!(b.accept(&call(&format!("a{i}"), 1, 1), Mono(i)).is_some());
+            assert!(b.peers.len() <= PEERS_MAX);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What a [`crate::Receiver`] gives: messages, and whether there is a forwarder.
+
+use xvm_model::{Envelope, Topic};
+
+/// Whether the bus is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// A forwarder is heard and hears us.
+    Up,
+    /// No forwarder; the sentence says where and why (`no forwarder at ADDRESS: ...`).
+    Down(String),
+}
+
+impl Link {
+    /// Whether it is [`Link::Up`].
+    pub fn is_up(&self) -> bool {
+        matches!(self, Link::Up)
+    }
+}
+
+/// What comes from the bus.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message that passed all checks: see [`crate::inbox`].
+    Message {
+        /// Under which topic.
+        topic: Topic,
+        /// Who said what.
+        envelope: Envelope,
+    },
+    /// The link changed. At the start it is down, which is not told. `Up` may come twice without a `Down` between when the link
+    /// was lost for a moment: whoever joins by a roll-call does so at each `Up`.
+    Link(Link),
+}
