@@ -34,7 +34,7 @@ impl Ratio {
     /// The mean of several shares; 0 of none.
     pub fn mean(shares: impl IntoIterator<Item = Ratio>) -> Ratio {
         let (sum, n) = shares.into_iter().fold((0u64, 0u64), |(s, n), r| (s + u64::from(r.0), n + 1));
-        if n == 0 { Ratio::ZERO } else { Ratio(((sum + n / 2) / n).min(100) as u8) }
+        (sum + n / 2).checked_div(n).map_or(Ratio::ZERO, |mean| Ratio(mean.min(100) as u8))
     }
 }
 

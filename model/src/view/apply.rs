@@ -136,11 +136,10 @@ impl View {
             });
         }
         let reach = self.servers.get(&name).map(|s| self.reach(s, now.mono));
-        if let (Some(reach), Some(server)) = (reach, self.servers.get_mut(&name)) {
-            if told != Some(reach) {
-                Arc::make_mut(server).told = reach;
-                events.push(reach_event(server, reach, now));
-            }
+        if let (Some(reach), Some(server)) = (reach.filter(|r| told != Some(*r)), self.servers.get_mut(&name))
+        {
+            Arc::make_mut(server).told = reach;
+            events.push(reach_event(server, reach, now));
         }
         events.extend(self.events_since(before, now));
         events
@@ -275,10 +274,10 @@ impl View {
                 (None, Some(new)) => tell(&new.server, format!("appeared on {}: {}", new.server, new.shown)),
                 (Some(old), None) => tell(&old.server, format!("gone from {}", old.server)),
                 (Some(old), Some(new)) => {
-                    if old.job.as_ref().map(|j| &j.0) != new.job.as_ref().map(|j| &j.0) {
-                        if let Some((_, what)) = &new.job {
-                            tell(&new.server, format!("job {what}"));
-                        }
+                    if let Some((id, what)) = &new.job
+                        && old.job.as_ref().map(|j| &j.0) != Some(id)
+                    {
+                        tell(&new.server, format!("job {what}"));
                     }
                     if old.server != new.server {
                         tell(&new.server, format!("server {} (was {})", new.server, old.server));

@@ -1,0 +1,231 @@
+//! What the mount knows: the view and what else it heard, and the task that feeds them from the bus.
+//!
+//! Readers take the latest view as an immutable value; the one task that applies messages publishes a new one after each. A reply's
+//! news is applied before the one who waits for the reply is woken: who orders a pause reads `paused` from then on.
+
+use crate::refusals::Refusals;
+use crate::row::{Place, Scene, Subject};
+use crate::stream::Streams;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use xvm_bus::{Client, Clock, Incoming, Link, Publisher, Receiver};
+use xvm_model::history::Histories;
+use xvm_model::{Body, Counters, Envelope, Event, Failure, Mono, Now, Sender, ServerName, Topic, View};
+
+/// When roll-calls are sent after a forwarder is found, in milliseconds: our side to the publishers may connect later than the side
+/// that hears.
+const ROLL_CALLS: [u64; 4] = [0, 100, 400, 1500];
+
+/// The state of a mount.
+pub struct Cluster {
+    /// The latest view.
+    view: ArcSwap<View>,
+    /// Counts the views; who waits for a change subscribes.
+    changed: watch::Sender<u64>,
+    /// This process's time.
+    clock: Clock,
+    /// To the bus.
+    publisher: Publisher,
+    /// Sends orders and waits for their replies.
+    client: Client,
+    /// The addresses of the forwarders, for sentences.
+    forwarders: String,
+    /// A plain mutex: held for a few lines, never across an await.
+    histories: Mutex<Histories>,
+    /// What forwarders said of themselves, and when.
+    counters: Mutex<BTreeMap<ServerName, (Counters, Mono)>>,
+    /// The last refusal of each directory.
+    refusals: Mutex<Refusals>,
+    /// Open `events` files.
+    streams: Streams,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // what these mutexes hold is whole between any two statements, so a panic elsewhere does not spoil it
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    /// An empty cluster that speaks through `publisher` and `client`; `forwarders` are the addresses, for sentences.
+    pub fn new(publisher: Publisher, client: Client, clock: Clock, forwarders: String) -> Arc<Self> {
+        Arc::new(Cluster {
+            view: ArcSwap::from_pointee(View::default()),
+            changed: watch::Sender::new(0),
+            clock,
+            publisher,
+            client,
+            forwarders,
+            histories: Mutex::default(),
+            counters: Mutex::default(),
+            refusals: Mutex::default(),
+            streams: Streams::default(),
+        })
+    }
+
+    /// The latest view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// This moment.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Wakes at each new view.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Open `events` files.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Days of load.
+    pub fn histories(&self) -> MutexGuard<'_, Histories> {
+        locked(&self.histories)
+    }
+
+    /// The last refusals.
+    pub fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        locked(&self.refusals)
+    }
+
+    /// What forwarders said of themselves, and when.
+    pub fn forwarder_counters(&self) -> Vec<(ServerName, Counters, Mono)> {
+        locked(&self.counters).iter().map(|(n, (c, at))| (n.clone(), *c, *at)).collect()
+    }
+
+    /// The bus, for its link and its own counters.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Sends orders.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Keeps a refusal for the file `error` of its directory.
+    pub fn refuse(&self, place: &Place, failure: Failure) -> Failure {
+        let wall = self.clock.now().wall;
+        self.refusals().keep(place.clone(), wall, failure.clone());
+        failure
+    }
+
+    /// One line about the bus: where, whether it is there, and that it is not protected.
+    pub fn bus_sentence(&self) -> String {
+        let link = match self.publisher.link() {
+            Link::Up => "up".to_owned(),
+            Link::Down(why) => format!("down ({why})"),
+        };
+        let protected = locked(&self.counters).values().all(|(c, _)| c.protected);
+        let protection = if protected && self.view().link_up() {
+            ""
+        } else {
+            ", NOT PROTECTED: no keys, for trusted networks only"
+        };
+        format!("bus {} {link}{protection}", self.forwarders)
+    }
+
+    /// One moment of a place; `None` when there is no such thing.
+    pub fn scene(&self, place: &Place) -> Option<Scene<'_>> {
+        let (view, now) = (self.view(), self.now());
+        let thing = match place {
+            Place::Cluster => Subject::Cluster,
+            Place::Server(name) => Subject::Server(view.server(name.as_str())?.clone()),
+            Place::Domain(name) => Subject::Domain(Box::new(view.domain(name.as_str(), now.mono)?)),
+        };
+        Some(Scene { cluster: self, view, now, thing })
+    }
+
+    /// Applies what the bus says until `shutdown`.
+    pub async fn feed(&self, mut receiver: Receiver, shutdown: impl Future<Output = ()>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut calls: Vec<Mono> = Vec::new();
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                _ = tick.tick() => {
+                    self.change(|view, now| view.tick(now));
+                    if self.clock.now().mono.0 % 3_600_000 < 250 {
+                        let wall = self.clock.now().wall;
+                        self.histories().forget(wall);
+                    }
+                }
+                () = until(&self.clock, calls.first().copied()) => {
+                    calls.remove(0);
+                    self.roll_call();
+                }
+                incoming = receiver.recv() => match incoming {
+                    None => return,
+                    Some(Incoming::Link(link)) => {
+                        let (up, why) = match link {
+                            Link::Up => (true, String::new()),
+                            Link::Down(why) => (false, why),
+                        };
+                        let mono = self.clock.now().mono;
+                        calls = if up { ROLL_CALLS.iter().map(|ms| mono.plus(*ms)).collect() } else { Vec::new() };
+                        self.change(|view, now| view.link(up, &why, now));
+                    }
+                    Some(Incoming::Message { envelope, .. }) => self.hear(envelope),
+                },
+            }
+        }
+    }
+
+    /// Asks every daemon for a heartbeat.
+    pub fn roll_call(&self) {
+        self.publisher.publish(Topic::RollCall, Body::RollCall);
+    }
+
+    fn hear(&self, envelope: Envelope) {
+        match (&envelope.from, &envelope.body) {
+            (Sender::Forwarder(name), Body::Forwarder(counters)) => {
+                let mut known = locked(&self.counters);
+                if known.len() < 64 || known.contains_key(name) {
+                    known.insert(name.clone(), (*counters, self.clock.now().mono));
+                }
+            }
+            (_, Body::Reply(reply)) => {
+                let reply = (**reply).clone();
+                self.change(|view, now| view.apply(envelope, now));
+                self.client.deliver(reply);
+            }
+            (Sender::Agent(name), Body::Heartbeat(beat)) => {
+                let wall = self.clock.now().wall;
+                let mut histories = self.histories();
+                histories.server(name, beat.load(), wall);
+                for domain in beat.domains.iter().filter(|d| d.state.is_active()) {
+                    histories.domain(&domain.name, domain.load, wall);
+                }
+                drop(histories);
+                self.change(|view, now| view.apply(envelope, now));
+            }
+            _ => self.change(|view, now| view.apply(envelope, now)),
+        }
+    }
+
+    /// Publishes a changed view and tells its events.
+    fn change(&self, f: impl FnOnce(&mut View, Now) -> Vec<Event>) {
+        let mut view = (**self.view.load()).clone();
+        let events = f(&mut view, self.clock.now());
+        self.view.store(Arc::new(view));
+        self.streams.tell(&events);
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+async fn until(clock: &Clock, at: Option<Mono>) {
+    match at {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.since(clock.now().mono))).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,44 @@
+//! The `json` files: all that a directory knows, for jq and programs.
+
+use serde_json::{Value, json};
+use xvm_model::{DomainView, Now, Server, View};
+
+/// With indents and a line end.
+pub fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("a Value has string keys only");
+    text.push('\n');
+    text
+}
+
+/// A domain: its record with the cluster's view of it. Memory in KiB, times in milliseconds since 1970.
+pub fn domain(d: &DomainView, now: Now) -> Value {
+    let mut value = serde_json::to_value(&*d.domain).expect("records have string keys only");
+    if let Value::Object(map) = &mut value {
+        map.insert("hypervisor_state".into(), json!(d.domain.state));
+        map.insert("state".into(), json!(d.shown.word()));
+        map.insert("server".into(), json!(d.server));
+        map.insert("claimed_by".into(), json!(d.claimed_by));
+        map.insert("heard".into(), json!(d.heard.wall));
+        map.insert("age_ms".into(), json!(now.mono.since(d.heard.mono)));
+        map.insert("settings".into(), json!(d.domain.settings));
+        map.insert("job".into(), json!(d.domain.job));
+        map.insert("last".into(), json!(d.last));
+    }
+    value
+}
+
+/// A server: its heartbeat with the names of its domains.
+pub fn server(view: &View, s: &Server, now: Now) -> Value {
+    let mut value = serde_json::to_value(&*s.beat).expect("records have string keys only");
+    if let Value::Object(map) = &mut value {
+        map.insert("name".into(), json!(s.name));
+        map.insert("state".into(), json!(view.reach(s, now.mono).word()));
+        map.insert("load".into(), json!(s.beat.load()));
+        map.insert("boot".into(), json!(s.stamp.boot));
+        map.insert("heard".into(), json!(s.heard.wall));
+        map.insert("age_ms".into(), json!(now.mono.since(s.heard.mono)));
+        let names: Vec<_> = view.domains_of(s, now.mono).collect();
+        map.insert("domains".into(), json!(names));
+    }
+    value
+}

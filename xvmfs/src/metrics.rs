@@ -1,0 +1,147 @@
+//! The file `metrics`, in Prometheus' text format (version 0.0.4). `promtool check metrics` passes.
+
+use crate::row::Scene;
+use std::fmt::{Display, Write as _};
+use xvm_model::domain::DomainState;
+use xvm_model::{DomainView, Reach, Server};
+
+/// One family: its name, type and help, then its samples.
+struct Family<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> Family<'a> {
+    fn new(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
+        writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a String takes all");
+        Family { out, name }
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        writeln!(self.out, "{}{labels} {value}", self.name).expect("a String takes all");
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// The whole text.
+pub fn text(scene: &Scene) -> String {
+    let mut out = String::new();
+    servers(&mut out, scene);
+    domains(&mut out, scene);
+    bus(&mut out, scene);
+    out
+}
+
+type Gauge<T> = (&'static str, &'static str, fn(&Scene, &T) -> String);
+
+fn servers(out: &mut String, scene: &Scene) {
+    let gauges: &[Gauge<Server>] = &[
+        ("xvm_server_up", "1 while the server's heartbeats come and its hypervisor answers.", |c, s| {
+            let up = matches!(c.view.reach(s, c.now.mono), Reach::Up | Reach::Maintenance);
+            u8::from(up).to_string()
+        }),
+        ("xvm_server_accepting", "1 while the server takes domains from others.", |_, s| {
+            u8::from(s.beat.settings.accepting).to_string()
+        }),
+        ("xvm_server_load_ratio", "Mean load of the server's CPUs.", |_, s| s.beat.load().to_string()),
+        ("xvm_server_cpus", "Physical CPUs of the server.", |_, s| s.beat.cpus.len().to_string()),
+        ("xvm_server_memory_bytes", "Memory of the server.", |_, s| (s.beat.memory.total * 1024).to_string()),
+        ("xvm_server_memory_free_bytes", "Memory that a new domain could take.", |_, s| {
+            (s.beat.memory.free * 1024).to_string()
+        }),
+        ("xvm_server_overload_points", "The overload counter.", |_, s| s.beat.points.to_string()),
+        ("xvm_server_heartbeat_age_seconds", "Time since the server was heard.", |c, s| {
+            (c.now.mono.since(s.heard.mono) as f64 / 1e3).to_string()
+        }),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = Family::new(out, name, "gauge", help);
+        for s in scene.view.servers() {
+            family.sample(&[("server", s.name.as_str())], value(scene, s));
+        }
+    }
+}
+
+fn domains(out: &mut String, scene: &Scene) {
+    let all: Vec<DomainView> =
+        scene.view.domain_names().filter_map(|n| scene.view.domain(n.as_str(), scene.now.mono)).collect();
+    let words = DomainState::ALL.iter().map(|s| s.word()).chain(["unknown", "conflict"]);
+    let mut family = Family::new(out, "xvm_domains", "gauge", "Domains by state.");
+    for word in words {
+        family.sample(&[("state", word)], all.iter().filter(|d| d.shown.word() == word).count());
+    }
+    let gauges: &[Gauge<DomainView>] = &[
+        ("xvm_domain_running", "1 while the domain runs.", |_, d| {
+            u8::from(d.shown.word() == "running").to_string()
+        }),
+        ("xvm_domain_load_ratio", "Share of its vCPUs that the domain used.", |_, d| {
+            d.domain.load.to_string()
+        }),
+        ("xvm_domain_memory_bytes", "Memory that the domain has now.", |_, d| {
+            (d.domain.memory.current * 1024).to_string()
+        }),
+        ("xvm_domain_job_running", "1 while a job runs.", |_, d| {
+            u8::from(d.domain.job.is_some()).to_string()
+        }),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = Family::new(out, name, "gauge", help);
+        for d in &all {
+            let labels = [("domain", d.domain.name.as_str()), ("server", d.server.as_str())];
+            family.sample(&labels, value(scene, d));
+        }
+    }
+    let mut devices = |name, help, value: fn(&DomainView) -> Vec<(String, u64)>| {
+        let mut family = Family::new(out, name, "counter", help);
+        for d in &all {
+            for (device, n) in value(d) {
+                let labels = [
+                    ("domain", d.domain.name.as_str()),
+                    ("server", d.server.as_str()),
+                    ("device", device.as_str()),
+                ];
+                family.sample(&labels, n);
+            }
+        }
+    };
+    devices("xvm_domain_disk_read_bytes_total", "Bytes that the domain read from a disk.", |d| {
+        d.domain.disks.iter().map(|k| (k.name.to_string(), k.read)).collect()
+    });
+    devices("xvm_domain_disk_written_bytes_total", "Bytes that the domain wrote to a disk.", |d| {
+        d.domain.disks.iter().map(|k| (k.name.to_string(), k.written)).collect()
+    });
+    devices("xvm_domain_network_received_bytes_total", "Bytes that the domain received.", |d| {
+        d.domain.nics.iter().map(|n| (n.name.to_string(), n.received)).collect()
+    });
+    devices("xvm_domain_network_sent_bytes_total", "Bytes that the domain sent.", |d| {
+        d.domain.nics.iter().map(|n| (n.name.to_string(), n.sent)).collect()
+    });
+}
+
+fn bus(out: &mut String, scene: &Scene) {
+    let up = u8::from(scene.view.link_up());
+    Family::new(out, "xvm_bus_up", "gauge", "1 while this mount hears a forwarder.").sample(&[], up);
+    let forwarders = scene.cluster.forwarder_counters();
+    let counters: [(&'static str, &str, &str, fn(&xvm_model::Counters) -> u64); 4] = [
+        ("xvm_forwarder_messages_total", "counter", "Messages that the forwarder passed on.", |c| c.messages),
+        ("xvm_forwarder_bytes_total", "counter", "Bytes that the forwarder passed on.", |c| c.bytes),
+        (
+            "xvm_forwarder_malformed_total",
+            "counter",
+            "Messages that the forwarder dropped for their form.",
+            |c| c.malformed,
+        ),
+        ("xvm_forwarder_uptime_seconds", "gauge", "Time since the forwarder's start.", |c| c.uptime / 1000),
+    ];
+    for (name, kind, help, value) in counters {
+        let mut family = Family::new(out, name, kind, help);
+        for (forwarder, c, _) in &forwarders {
+            family.sample(&[("forwarder", forwarder.as_str())], value(c));
+        }
+    }
+}

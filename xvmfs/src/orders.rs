@@ -1,0 +1,219 @@
+//! From a line in a file to an order, and to the answer of the daemon that carries it out.
+//!
+//! Whether a domain's state allows a command is decided by its agent, which knows; here is decided what only the whole cluster
+//! knows: whether there is such a server, whether it is heard, and where a migration may go.
+
+use crate::cluster::Cluster;
+use crate::row::{Kind, Place, Row, Scene, Subject};
+use std::time::Duration;
+use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
+use xvm_model::placement::{best_destination, check_destination};
+use xvm_model::{
+    Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Server, ServerName, Shown,
+};
+
+impl Cluster {
+    /// Runs one line of a `ctl` file. What is given back is one line: what is true now, or which job goes on.
+    pub async fn command(&self, place: &Place, line: &[u8]) -> Result<String, Failure> {
+        let result = match checked(line) {
+            Ok(line) => self.run_line(place, line).await,
+            Err(failure) => Err(failure),
+        };
+        result.map_err(|failure| self.refuse(place, failure))
+    }
+
+    /// Writes a setting.
+    pub async fn set(&self, place: &Place, row: &Row, text: &[u8]) -> Result<String, Failure> {
+        let result = match checked(text) {
+            Ok(text) => self.run_setting(place, row, text.trim_end_matches(['\n', ' '])).await,
+            Err(failure) => Err(failure),
+        };
+        result.map_err(|failure| self.refuse(place, failure))
+    }
+
+    /// `mv servers/A/domains/D servers/B/domains/`
+    pub async fn move_domain(&self, name: &DomainName, to: &ServerName) -> Result<String, Failure> {
+        let place = Place::Domain(name.clone());
+        let result = match self.scene(&place) {
+            Some(scene) => {
+                let order = self.domain_order(
+                    &scene,
+                    DomainCommand::Migrate { to: Some(to.clone()), address: "".into() },
+                );
+                match order {
+                    Ok((server, order)) => self.send(&server, order).await,
+                    Err(failure) => Err(failure),
+                }
+            }
+            None => Err(gone(&place)),
+        };
+        result.map_err(|failure| self.refuse(&place, failure))
+    }
+
+    async fn run_line(&self, place: &Place, line: &str) -> Result<String, Failure> {
+        match place {
+            Place::Cluster => match parse_line(CLUSTER_VERBS, line)? {
+                ClusterCommand::RollCall => {
+                    self.linked()?;
+                    self.roll_call();
+                    Ok("asked".into())
+                }
+            },
+            Place::Server(_) => {
+                let command = parse_line(SERVER_VERBS, line)?;
+                let scene = self.scene(place).ok_or_else(|| gone(place))?;
+                let Subject::Server(server) = &scene.thing else { return Err(gone(place)) };
+                self.reachable(&scene, server, line)?;
+                self.send(server, Order::Server { command }).await
+            }
+            Place::Domain(_) => {
+                let command = parse_line(DOMAIN_VERBS, line)?;
+                let (server, order) = {
+                    let scene = self.scene(place).ok_or_else(|| gone(place))?;
+                    self.domain_order(&scene, command)?
+                };
+                self.send(&server, order).await
+            }
+        }
+    }
+
+    async fn run_setting(&self, place: &Place, row: &Row, text: &str) -> Result<String, Failure> {
+        let Kind::Setting(_, write) = &row.kind else {
+            return Err(Failure::new(
+                Code::Permission,
+                format!("cannot write {}: it is read-only", row.name),
+            ));
+        };
+        let (server, order) = {
+            let scene = self.scene(place).ok_or_else(|| gone(place))?;
+            let path = format!("{}/{}", place.path(), row.name);
+            let order = write(&scene, text)
+                .map_err(|why| Failure::invalid(format!("cannot set {path} to {}: {why}", quote(text))))?;
+            match (order, &scene.thing) {
+                (Order::Domain { command, .. }, Subject::Domain(_)) => self.domain_order(&scene, command)?,
+                (order, Subject::Server(server)) => {
+                    self.reachable(&scene, server, row.name)?;
+                    (server.clone(), order)
+                }
+                _ => return Err(gone(place)),
+            }
+        };
+        self.send(&server, order).await
+    }
+
+    /// Completes a command to a domain, and finds the server that it goes to.
+    fn domain_order(
+        &self,
+        scene: &Scene<'_>,
+        mut command: DomainCommand,
+    ) -> Result<(std::sync::Arc<Server>, Order), Failure> {
+        let Subject::Domain(d) = &scene.thing else {
+            return Err(Failure::no_entry("there is no such domain"));
+        };
+        let (name, word) = (&d.domain.name, command.word());
+        if d.shown == Shown::Conflict {
+            let servers: Vec<&str> = d.claimed_by.iter().map(ServerName::as_str).collect();
+            return Err(Failure::busy(format!(
+                "cannot {word} {name}: {} all say that it runs there; stop it by hand where it should not (virsh destroy)",
+                servers.join(" and ")
+            )));
+        }
+        let Some(server) = scene.view.server(d.server.as_str()).cloned() else {
+            return Err(Failure::new(
+                Code::HostDown,
+                format!("cannot {word} {name}: {} is not heard", d.server),
+            ));
+        };
+        self.reachable(scene, &server, &format!("{word} {name}"))?;
+        if let DomainCommand::Migrate { to, address } = &mut command {
+            let destination = match &to {
+                Some(to) => check_destination(&scene.view, d, to, scene.now.mono)?,
+                None => best_destination(&scene.view, d, scene.now.mono)?,
+            };
+            *to = Some(destination.name.clone());
+            *address = destination.beat.address.clone();
+        }
+        Ok((server, Order::Domain { name: name.clone(), command }))
+    }
+
+    fn linked(&self) -> Result<(), Failure> {
+        match self.publisher().link() {
+            xvm_bus::Link::Up => Ok(()),
+            xvm_bus::Link::Down(why) => {
+                Err(Failure::new(Code::HostUnreachable, format!("cannot send: {why}")))
+            }
+        }
+    }
+
+    fn reachable(&self, scene: &Scene<'_>, server: &Server, what: &str) -> Result<(), Failure> {
+        self.linked()?;
+        if scene.view.reach(server, scene.now.mono) == Reach::Down {
+            let age = crate::row::seconds(scene.now.mono.since(server.heard.mono));
+            return Err(Failure::new(
+                Code::HostDown,
+                format!("cannot {what}: {} is down, last heard {age} s ago", server.name),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, server: &Server, order: Order) -> Result<String, Failure> {
+        let heard = (server.at, server.heard.mono);
+        let reply = self.client().order(&server.name, server.stamp.boot, heard, order).await?;
+        match reply.answer {
+            Answer::Done { text } => Ok(text.into()),
+            Answer::Accepted => Ok(format!("accepted as job {}", reply.id)),
+            Answer::Failed { failure } => Err(failure),
+            Answer::Working => Err(Failure::new(Code::TimedOut, "the agent works on it still".to_owned())),
+        }
+    }
+
+    /// Waits until no job runs at `place` or `bound` is over; `None` when a job runs still.
+    pub async fn wait(&self, place: &Place, bound: Duration) -> Option<String> {
+        let mut changes = self.changes();
+        let deadline = tokio::time::Instant::now() + bound;
+        loop {
+            changes.mark_unchanged();
+            if let Some(text) = self.idle_text(place) {
+                return Some(text);
+            }
+            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// What `wait` prints when no job runs; `None` while one does. A thing that is gone has no job.
+    pub fn idle_text(&self, place: &Place) -> Option<String> {
+        let Some(scene) = self.scene(place) else { return Some(String::new()) };
+        match &scene.thing {
+            Subject::Cluster => Some(String::new()),
+            Subject::Server(s) if crate::tables::server::jobs(&scene, s).is_empty() => {
+                Some(crate::tables::server::outcomes(&scene, s))
+            }
+            Subject::Domain(d) if d.domain.job.is_none() => Some(crate::tables::domain::outcome(d)),
+            _ => None,
+        }
+    }
+}
+
+fn checked(line: &[u8]) -> Result<&str, Failure> {
+    if line.len() > LINE_MAX {
+        let n = line.len();
+        return Err(Failure::invalid(format!(
+            "cannot run a line of {n} bytes: a line has at most {LINE_MAX}"
+        )));
+    }
+    let text = std::str::from_utf8(line).map_err(|e| {
+        let shown = quote(&String::from_utf8_lossy(line));
+        Failure::invalid(format!("cannot run {shown}: byte {} is not UTF-8", e.valid_up_to()))
+    })?;
+    if text.contains('\0') {
+        return Err(Failure::invalid(format!("cannot run {}: it holds a NUL byte", quote(text))));
+    }
+    Ok(text)
+}
+
+fn gone(place: &Place) -> Failure {
+    Failure::no_entry(format!("{} is not there any more", place.path()))
+}

@@ -1,0 +1,146 @@
+//! What a file is: one row of a static table. Lookup, listing, attributes, the README file and the manual page come from it.
+
+use crate::cluster::Cluster;
+use std::sync::Arc;
+use xvm_model::{About, DomainName, DomainView, Now, Order, Server, ServerName, View};
+
+/// One file, or one directory of things.
+pub struct Row {
+    /// The file's name.
+    pub name: &'static str,
+    /// Its permission bits.
+    pub mode: u16,
+    /// One line: what it says, with units; for settings what may be written.
+    pub about: &'static str,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a row is.
+pub enum Kind {
+    /// A text that is rendered when the file is opened.
+    Text(fn(&Scene) -> String),
+    /// A text that can be written in the same form.
+    Setting(fn(&Scene) -> String, fn(&Scene, &str) -> Result<Order, String>),
+    /// Commands: one a line.
+    Ctl,
+    /// A stream of events from the moment of opening.
+    Events,
+    /// Blocks until no job runs.
+    Wait,
+    /// The last refusal in this directory.
+    Error,
+    /// The directory `servers`.
+    Servers,
+    /// The directory `domains`.
+    Domains,
+    /// The directory `servers/NAME/domains`.
+    Links,
+}
+
+impl Kind {
+    /// Whether the row is a directory.
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Kind::Servers | Kind::Domains | Kind::Links)
+    }
+
+    /// Whether it can be written.
+    pub fn is_writable(&self) -> bool {
+        matches!(self, Kind::Setting(..) | Kind::Ctl)
+    }
+}
+
+/// The thing that a directory shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The root.
+    Cluster,
+    /// `servers/NAME`
+    Server(ServerName),
+    /// `domains/NAME`
+    Domain(DomainName),
+}
+
+impl Place {
+    /// The rows of its directory.
+    pub fn table(&self) -> &'static [Row] {
+        match self {
+            Place::Cluster => crate::tables::cluster::ROWS,
+            Place::Server(_) => crate::tables::server::ROWS,
+            Place::Domain(_) => crate::tables::domain::ROWS,
+        }
+    }
+
+    /// The directory's path below the mount, for sentences.
+    pub fn path(&self) -> String {
+        match self {
+            Place::Cluster => String::new(),
+            Place::Server(n) => format!("servers/{n}"),
+            Place::Domain(n) => format!("domains/{n}"),
+        }
+    }
+
+    /// Which events are heard here.
+    pub fn about(&self) -> About {
+        match self {
+            Place::Cluster => About::Cluster,
+            Place::Server(n) => About::Server(n.clone()),
+            Place::Domain(n) => About::Domain(n.clone()),
+        }
+    }
+}
+
+/// What a row's functions see: one moment of the cluster, and the thing that the directory shows.
+pub struct Scene<'a> {
+    /// What does not change from moment to moment: counters, errors, histories.
+    pub cluster: &'a Cluster,
+    /// The cluster at this moment.
+    pub view: Arc<View>,
+    /// This moment.
+    pub now: Now,
+    /// The thing.
+    pub thing: Subject,
+}
+
+/// The thing that a scene is about, with its records.
+pub enum Subject {
+    /// The cluster as a whole.
+    Cluster,
+    /// A server.
+    Server(Arc<Server>),
+    /// A domain.
+    Domain(Box<DomainView>),
+}
+
+impl Scene<'_> {
+    /// The server's record. Rows of the server table are only rendered for servers.
+    pub fn server(&self) -> Option<&Server> {
+        match &self.thing {
+            Subject::Server(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The domain's record. Rows of the domain table are only rendered for domains.
+    pub fn domain(&self) -> Option<&DomainView> {
+        match &self.thing {
+            Subject::Domain(d) => Some(d),
+            _ => None,
+        }
+    }
+
+    /// Seconds since the thing was heard, as text with one decimal.
+    pub fn age(&self) -> String {
+        let heard = match &self.thing {
+            Subject::Cluster => return "0.0".into(),
+            Subject::Server(s) => s.heard,
+            Subject::Domain(d) => d.heard,
+        };
+        seconds(self.now.mono.since(heard.mono))
+    }
+}
+
+/// Milliseconds as seconds with one decimal.
+pub fn seconds(ms: u64) -> String {
+    format!("{}.{}", ms / 1000, ms % 1000 / 100)
+}

@@ -1,0 +1,5 @@
+//! The files, a table for each kind of directory. Adding a file is adding one row.
+
+pub mod cluster;
+pub mod domain;
+pub mod server;

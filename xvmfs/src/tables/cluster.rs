@@ -1,0 +1,133 @@
+//! The root of the mount.
+
+use crate::row::{Kind, Row, Scene, seconds};
+use std::fmt::Write as _;
+use xvm_model::command::{CLUSTER_VERBS, Verb};
+use xvm_model::{Reach, ServerName};
+
+/// Its files, in the order of the listing.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "README",
+        mode: 0o444,
+        about: "this tree: every file with one line about it",
+        kind: Kind::Text(readme),
+    },
+    Row {
+        name: "status",
+        mode: 0o444,
+        about: "the cluster in two tables for people",
+        kind: Kind::Text(status),
+    },
+    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl },
+    Row {
+        name: "events",
+        mode: 0o444,
+        about: "blocks; a line an event of the whole cluster from the moment of opening",
+        kind: Kind::Events,
+    },
+    Row {
+        name: "error",
+        mode: 0o444,
+        about: "the last refusal here: time, errno, sentence",
+        kind: Kind::Error,
+    },
+    Row {
+        name: "metrics",
+        mode: 0o444,
+        about: "counters and gauges of the cluster, its bus and this mount, in Prometheus' text format",
+        kind: Kind::Text(|s| crate::metrics::text(s)),
+    },
+    Row { name: "servers", mode: 0o755, about: "a directory for each physical machine", kind: Kind::Servers },
+    Row { name: "domains", mode: 0o755, about: "a directory for each virtual machine", kind: Kind::Domains },
+];
+
+/// The tables in words, for README and the manual page: directory as it is written, and its rows.
+pub const DIRECTORIES: &[(&str, &[Row])] =
+    &[("", ROWS), ("servers/NAME", super::server::ROWS), ("domains/NAME", super::domain::ROWS)];
+
+/// More domains than this are counted in `status`, not listed.
+const LISTED: usize = 200;
+
+fn readme(_: &Scene) -> String {
+    let mut out = String::from(
+        "The virtual machines of a cluster as files. Read a file to see, write a line to a ctl file to act.\n\
+         A refused write leaves its reason in the file `error` of the same directory.\n",
+    );
+    for (directory, rows) in DIRECTORIES {
+        writeln!(out, "\n{}", if directory.is_empty() { "." } else { directory })
+            .expect("a String takes all");
+        for row in *rows {
+            let slash = if row.kind.is_dir() { "/" } else { "" };
+            let write = if row.kind.is_writable() { "rw" } else { "r-" };
+            writeln!(out, "  {:<11} {write}  {}", format!("{}{slash}", row.name), row.about)
+                .expect("a String takes all");
+        }
+    }
+    for (path, text) in [
+        ("ctl", usage(CLUSTER_VERBS)),
+        ("servers/NAME/ctl", usage(xvm_model::command::SERVER_VERBS)),
+        ("domains/NAME/ctl", usage(xvm_model::command::DOMAIN_VERBS)),
+    ] {
+        write!(out, "\ncommands of {path}\n{text}").expect("a String takes all");
+    }
+    out
+}
+
+fn status(scene: &Scene) -> String {
+    let mut out = String::new();
+    let (view, now) = (&scene.view, scene.now.mono);
+    let up = view.servers().filter(|s| matches!(view.reach(s, now), Reach::Up | Reach::Maintenance)).count();
+    let bus = scene.cluster.bus_sentence();
+    let (servers, domains) = (view.server_count(), view.domain_count());
+    let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all");
+    line(format!("xvm {}: {servers} servers ({up} up), {domains} domains", env!("CARGO_PKG_VERSION")));
+    line(bus);
+    line(String::new());
+    let width = name_width(view.servers().map(|s| s.name.as_str()));
+    line(format!(
+        "{:<width$} {:<11} {:>4} {:>4} {:>8} {:>8} {:>7} {:>6}",
+        "SERVER", "STATE", "LOAD", "CPUS", "MEM MiB", "FREE", "DOMAINS", "AGE"
+    ));
+    for s in view.servers() {
+        let (beat, reach) = (&s.beat, view.reach(s, now));
+        let (total, free) = (beat.memory.total / 1024, beat.memory.free / 1024);
+        let n = view.domains_of(s, now).count();
+        let age = seconds(now.since(s.heard.mono));
+        let (name, load, cpus) = (&s.name, beat.load(), beat.cpus.len());
+        line(format!("{name:<width$} {reach:<11} {load:>4} {cpus:>4} {total:>8} {free:>8} {n:>7} {age:>6}"));
+    }
+    line(String::new());
+    if domains > LISTED {
+        line(format!("{domains} domains: see domains/"));
+        return out;
+    }
+    let width = name_width(view.domain_names().map(|n| n.as_str()));
+    let on = name_width(view.servers().map(|s| s.name.as_str()));
+    line(format!(
+        "{:<width$} {:<8} {:<on$} {:>4} {:>5} {:>8} {}",
+        "DOMAIN", "STATE", "SERVER", "LOAD", "VCPUS", "MEM MiB", "JOB"
+    ));
+    for name in view.domain_names() {
+        let Some(d) = view.domain(name.as_str(), now) else { continue };
+        let (record, job) = (&d.domain, super::domain::job_brief(&d));
+        let (server, load, vcpus): (&ServerName, _, _) = (&d.server, record.load, record.vcpus.len());
+        let (shown, memory) = (d.shown, record.memory.current / 1024);
+        line(format!("{name:<width$} {shown:<8} {server:<on$} {load:>4} {vcpus:>5} {memory:>8} {job}"));
+    }
+    out
+}
+
+fn name_width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    names.map(|n| n.chars().count()).max().unwrap_or(0).clamp(8, 40)
+}
+
+/// A line a command: usage, then what it does.
+pub fn usage<C>(verbs: &[Verb<C>]) -> String {
+    verbs.iter().map(|v| format!("{:<24} {}\n", v.usage(), v.about)).collect()
+}
+
+/// What reading `ctl` gives.
+pub fn help(scene: &Scene) -> String {
+    format!("{}# {}\n", usage(CLUSTER_VERBS), scene.cluster.bus_sentence())
+}

@@ -1,0 +1,238 @@
+//! `servers/NAME`
+
+use crate::row::{Kind, Row, Scene};
+use std::fmt::Write as _;
+use xvm_model::command::{SERVER_VERBS, parse_accepting, parse_heartbeat, parse_policy, parse_watchdog};
+use xvm_model::event::word;
+use xvm_model::{Order, Server, ServerCommand};
+
+/// Its files, in the order of the listing.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "status",
+        mode: 0o444,
+        about: "all in brief, `key value` lines; memory in KiB, age in seconds since it was heard",
+        kind: Kind::Text(status),
+    },
+    Row {
+        name: "load",
+        mode: 0o444,
+        about: "mean load of all CPUs over the last second, 0.00 to 1.00",
+        kind: Kind::Text(load),
+    },
+    Row {
+        name: "cpus",
+        mode: 0o444,
+        about: "a line a physical CPU: number, load 0.00 to 1.00, then DOMAIN/VCPU of each vCPU that ran there last",
+        kind: Kind::Text(cpus),
+    },
+    Row {
+        name: "memory",
+        mode: 0o444,
+        about: "`key value` lines in KiB: total, free",
+        kind: Kind::Text(memory),
+    },
+    Row {
+        name: "state",
+        mode: 0o444,
+        about: "up, stale (3 heartbeats missed, or its hypervisor does not answer), down (10 missed), maintenance (accepts no domains)",
+        kind: Kind::Text(state),
+    },
+    Row { name: "json", mode: 0o444, about: "all that is known of it, for programs", kind: Kind::Text(json) },
+    Row {
+        name: "heartbeat",
+        mode: 0o644,
+        about: "seconds between two heartbeats, 0.1 to 60",
+        kind: Kind::Setting(heartbeat, set_heartbeat),
+    },
+    Row {
+        name: "accepting",
+        mode: 0o644,
+        about: "on or off: whether it takes domains from other servers",
+        kind: Kind::Setting(accepting, set_accepting),
+    },
+    Row {
+        name: "watchdog",
+        mode: 0o644,
+        about: "the overload counter, `key value` lines: points (now), threshold (0.00 to 1.00), limit (points), unit (seconds)",
+        kind: Kind::Setting(watchdog, set_watchdog),
+    },
+    Row {
+        name: "policy",
+        mode: 0o644,
+        about: "the rule by which it counts as overloaded: points",
+        kind: Kind::Setting(policy, set_policy),
+    },
+    Row {
+        name: "domains",
+        mode: 0o755,
+        about: "a link to each domain that is on it; a rename into another server's `domains` is a live migration",
+        kind: Kind::Links,
+    },
+    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl },
+    Row {
+        name: "events",
+        mode: 0o444,
+        about: "blocks; a line an event of it and its domains from the moment of opening",
+        kind: Kind::Events,
+    },
+    Row {
+        name: "error",
+        mode: 0o444,
+        about: "the last refusal here: time, errno, sentence",
+        kind: Kind::Error,
+    },
+    Row {
+        name: "wait",
+        mode: 0o444,
+        about: "blocks until no job runs on any of its domains, then tells how the last job of each ended",
+        kind: Kind::Wait,
+    },
+    Row {
+        name: "history",
+        mode: 0o444,
+        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load",
+        kind: Kind::Text(history),
+    },
+];
+
+fn of(scene: &Scene, f: impl FnOnce(&Server) -> String) -> String {
+    scene.server().map(f).unwrap_or_default()
+}
+
+fn status(scene: &Scene) -> String {
+    of(scene, |s| {
+        let mut out = String::new();
+        let b = &s.beat;
+        let mut line = |key: &str, value: &dyn std::fmt::Display| {
+            writeln!(out, "{key} {value}").expect("a String takes all")
+        };
+        line("name", &s.name);
+        line("state", &scene.view.reach(s, scene.now.mono));
+        if let Some(why) = &b.stale {
+            line("reason", why);
+        }
+        line("hypervisor", &b.hypervisor);
+        line("address", &b.address);
+        line("load", &b.load());
+        line("cpus", &b.cpus.len());
+        line("memory-total", &b.memory.total);
+        line("memory-free", &b.memory.free);
+        line("domains", &scene.view.domains_of(s, scene.now.mono).count());
+        line("accepting", &on_off(b.settings.accepting));
+        line("points", &b.points);
+        line("heartbeat", &heartbeat_text(s));
+        line("age", &scene.age());
+        out
+    })
+}
+
+fn load(scene: &Scene) -> String {
+    of(scene, |s| format!("{}\n", s.beat.load()))
+}
+
+fn cpus(scene: &Scene) -> String {
+    of(scene, |s| {
+        let mut lines: Vec<String> =
+            s.beat.cpus.iter().enumerate().map(|(i, load)| format!("{i} {load}")).collect();
+        for domain in s.domains.iter().filter(|d| d.state.is_active()) {
+            for (i, vcpu) in domain.vcpus.iter().enumerate() {
+                if let Some(line) = vcpu.cpu.and_then(|c| lines.get_mut(usize::from(c))) {
+                    write!(line, " {}/{i}", word(domain.name.as_str())).expect("a String takes all");
+                }
+            }
+        }
+        lines.into_iter().map(|l| l + "\n").collect()
+    })
+}
+
+fn memory(scene: &Scene) -> String {
+    of(scene, |s| format!("total {}\nfree {}\n", s.beat.memory.total, s.beat.memory.free))
+}
+
+fn state(scene: &Scene) -> String {
+    of(scene, |s| format!("{}\n", scene.view.reach(s, scene.now.mono)))
+}
+
+fn json(scene: &Scene) -> String {
+    of(scene, |s| crate::json::pretty(&crate::json::server(&scene.view, s, scene.now)))
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+fn heartbeat_text(s: &Server) -> String {
+    (f64::from(s.beat.settings.heartbeat_ms) / 1e3).to_string()
+}
+
+fn heartbeat(scene: &Scene) -> String {
+    of(scene, |s| heartbeat_text(s) + "\n")
+}
+
+fn accepting(scene: &Scene) -> String {
+    of(scene, |s| format!("{}\n", on_off(s.beat.settings.accepting)))
+}
+
+fn watchdog(scene: &Scene) -> String {
+    of(scene, |s| s.beat.settings.watchdog.text(s.beat.points))
+}
+
+fn policy(scene: &Scene) -> String {
+    of(scene, |s| format!("{}\n", s.beat.settings.policy))
+}
+
+fn history(scene: &Scene) -> String {
+    of(scene, |s| scene.cluster.histories().server_text(&s.name))
+}
+
+fn order(command: Result<ServerCommand, String>) -> Result<Order, String> {
+    command.map(|command| Order::Server { command })
+}
+
+fn set_heartbeat(_: &Scene, text: &str) -> Result<Order, String> {
+    order(parse_heartbeat(text))
+}
+
+fn set_accepting(_: &Scene, text: &str) -> Result<Order, String> {
+    order(parse_accepting(text))
+}
+
+fn set_watchdog(_: &Scene, text: &str) -> Result<Order, String> {
+    order(parse_watchdog(text))
+}
+
+fn set_policy(_: &Scene, text: &str) -> Result<Order, String> {
+    order(parse_policy(text))
+}
+
+/// The domains on which a job runs.
+pub fn jobs(scene: &Scene, server: &Server) -> Vec<String> {
+    let on = scene.view.domains_of(server, scene.now.mono);
+    let with_job = on.filter(|n| server.domain(n).is_some_and(|d| d.job.is_some()));
+    with_job.map(|n| n.to_string()).collect()
+}
+
+/// How the last job of each domain ended: what `wait` prints.
+pub fn outcomes(scene: &Scene, server: &Server) -> String {
+    let mut out = String::new();
+    for name in scene.view.domains_of(server, scene.now.mono) {
+        if let Some(d) = scene.view.domain(name.as_str(), scene.now.mono).filter(|d| d.last.is_some()) {
+            write!(out, "{} {}", word(name.as_str()), super::domain::outcome(&d))
+                .expect("a String takes all");
+        }
+    }
+    if out.is_empty() { "no job has run\n".into() } else { out }
+}
+
+/// The commands with their usage, and the state: what reading `ctl` gives.
+pub fn help(scene: &Scene) -> String {
+    of(scene, |s| {
+        let mut out = super::cluster::usage(SERVER_VERBS);
+        let jobs = jobs(scene, s);
+        let jobs = if jobs.is_empty() { "none".to_owned() } else { jobs.join(" ") };
+        let reach = scene.view.reach(s, scene.now.mono);
+        writeln!(out, "# state {reach}, jobs {jobs}").expect("a String takes all");
+        out
+    })
+}

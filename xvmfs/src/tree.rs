@@ -1,0 +1,326 @@
+//! The tree without FUSE: names to inodes, inodes to rows, rows to attributes and texts. One table feeds lookup, listing and
+//! attributes, so they cannot disagree.
+
+use crate::cluster::Cluster;
+use crate::inode::{Inode, ROOT, TableId};
+use crate::row::{Kind, Place, Row, Subject};
+use std::sync::Arc;
+use xvm_model::{Code, DomainName, Failure, Server, Thing, Wall};
+
+/// What kind of file an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Dir,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+}
+
+/// What stat(2) tells of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its permission bits.
+    pub mode: u16,
+    /// Its true length in bytes now.
+    pub size: u64,
+    /// When the thing was last heard of.
+    pub mtime: Wall,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// The name.
+    pub name: String,
+}
+
+/// What an inode number names.
+#[derive(Clone)]
+pub enum Node {
+    /// The directory of a thing.
+    Dir(Place),
+    /// A row in it: a file, or a directory of things.
+    Row(Place, u8, &'static Row),
+    /// A link to a domain.
+    Link(DomainName),
+}
+
+/// What an open file does.
+#[derive(Clone)]
+pub enum Opened {
+    /// This text, until it is closed.
+    Text(String),
+    /// This text when read; what is written sets it.
+    Setting(Place, &'static Row, String),
+    /// This text when read; what is written are commands.
+    Ctl(Place, String),
+    /// Events of a place.
+    Events(Place),
+    /// Blocks while a job runs at a place.
+    Wait(Place),
+}
+
+/// The tree over a cluster.
+#[derive(Clone)]
+pub struct Tree {
+    /// What it shows.
+    pub cluster: Arc<Cluster>,
+    /// When it was mounted: the time of directories that are not a thing.
+    born: Wall,
+}
+
+impl Tree {
+    /// The tree of `cluster`.
+    pub fn new(cluster: Arc<Cluster>) -> Self {
+        let born = cluster.now().wall;
+        Tree { cluster, born }
+    }
+
+    /// What an inode number names now.
+    pub fn node(&self, ino: u64) -> Result<Node, Failure> {
+        let stale = || Failure::no_entry(format!("inode {ino} names nothing any more"));
+        let inode = Inode::parse(ino).ok_or_else(stale)?;
+        let place = match inode.table {
+            TableId::Cluster => Place::Cluster,
+            TableId::Server | TableId::Domain | TableId::Link => {
+                match (self.cluster.view().thing(inode.thing), inode.table) {
+                    (Some(Thing::Server(n)), TableId::Server) => Place::Server(n.clone()),
+                    (Some(Thing::Domain(n)), TableId::Domain) => Place::Domain(n.clone()),
+                    (Some(Thing::Domain(n)), TableId::Link) => return Ok(Node::Link(n.clone())),
+                    _ => return Err(stale()),
+                }
+            }
+        };
+        match inode.row {
+            None => Ok(Node::Dir(place)),
+            Some(i) => {
+                let row = place.table().get(usize::from(i)).ok_or_else(stale)?;
+                Ok(Node::Row(place, i, row))
+            }
+        }
+    }
+
+    /// A name in a directory.
+    pub fn lookup(&self, parent: u64, name: &str) -> Result<Attr, Failure> {
+        let ino = match self.node(parent)? {
+            Node::Dir(place) => {
+                let i = place
+                    .table()
+                    .iter()
+                    .position(|r| r.name == name)
+                    .ok_or_else(|| absent(&place.path(), name))?;
+                row_inode(&place, i).number()
+            }
+            Node::Row(_, _, Row { kind: Kind::Servers, .. }) => {
+                let view = self.cluster.view();
+                let server = view.server(name).ok_or_else(|| absent("servers", name))?;
+                Inode::server(&server.name, None).number()
+            }
+            Node::Row(_, _, Row { kind: Kind::Domains, .. }) => {
+                let (view, now) = (self.cluster.view(), self.cluster.now().mono);
+                let domain = view.domain(name, now).ok_or_else(|| absent("domains", name))?;
+                Inode::domain(&domain.domain.name, None).number()
+            }
+            Node::Row(Place::Server(server), _, Row { kind: Kind::Links, .. }) => {
+                let (view, now) = (self.cluster.view(), self.cluster.now().mono);
+                let dir = format!("servers/{server}/domains");
+                let server =
+                    view.server(server.as_str()).ok_or_else(|| absent("servers", server.as_str()))?;
+                let domain = DomainName::parse(name).map_err(|_| absent(&dir, name))?;
+                if !view.has(server, &domain, now) {
+                    return Err(absent(&dir, name));
+                }
+                Inode::link(&domain).number()
+            }
+            _ => return Err(absent("", name)),
+        };
+        self.attr(ino)
+    }
+
+    /// What stat(2) tells.
+    pub fn attr(&self, ino: u64) -> Result<Attr, Failure> {
+        let dir = |mode, mtime| Attr { ino, kind: FileKind::Dir, mode, size: 0, mtime };
+        Ok(match self.node(ino)? {
+            Node::Dir(place) => dir(0o755, self.heard(&place)),
+            Node::Link(name) => {
+                let size = link_target(&name).len() as u64;
+                let mtime = self.heard(&Place::Domain(name));
+                Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime }
+            }
+            Node::Row(place, _, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place)),
+            Node::Row(place, i, row) => {
+                let size = match &row.kind {
+                    Kind::Events => crate::stream::HEAD_LEN as u64,
+                    Kind::Wait => self.cluster.idle_text(&place).map_or(0, |t| t.len() as u64),
+                    _ => self.text(&place, i, row)?.len() as u64,
+                };
+                Attr { ino, kind: FileKind::File, mode: row.mode, size, mtime: self.heard(&place) }
+            }
+        })
+    }
+
+    /// The names in a directory, without `.` and `..`.
+    pub fn list(&self, ino: u64) -> Result<Vec<Entry>, Failure> {
+        let entry =
+            |inode: Inode, kind, name: &str| Entry { ino: inode.number(), kind, name: name.to_owned() };
+        let (view, now) = (self.cluster.view(), self.cluster.now().mono);
+        Ok(match self.node(ino)? {
+            Node::Dir(place) => place
+                .table()
+                .iter()
+                .enumerate()
+                .map(|(i, row)| {
+                    let kind = if row.kind.is_dir() { FileKind::Dir } else { FileKind::File };
+                    entry(row_inode(&place, i), kind, row.name)
+                })
+                .collect(),
+            Node::Row(_, _, Row { kind: Kind::Servers, .. }) => view
+                .servers()
+                .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, s.name.as_str()))
+                .collect(),
+            Node::Row(_, _, Row { kind: Kind::Domains, .. }) => view
+                .domain_names()
+                .map(|n| entry(Inode::domain(n, None), FileKind::Dir, n.as_str()))
+                .collect(),
+            Node::Row(Place::Server(name), _, Row { kind: Kind::Links, .. }) => {
+                let server: &Arc<Server> =
+                    view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
+                view.domains_of(server, now)
+                    .map(|n| entry(Inode::link(n), FileKind::Link, n.as_str()))
+                    .collect()
+            }
+            _ => return Err(Failure::invalid("not a directory")),
+        })
+    }
+
+    /// The directory above a directory.
+    pub fn parent(&self, ino: u64) -> u64 {
+        let row_of = |wanted: fn(&Kind) -> bool| {
+            let table = Place::Cluster.table();
+            table
+                .iter()
+                .position(|r| wanted(&r.kind))
+                .map_or(ROOT, |i| row_inode(&Place::Cluster, i).number())
+        };
+        match self.node(ino) {
+            Ok(Node::Dir(Place::Server(_))) => row_of(|k| matches!(k, Kind::Servers)),
+            Ok(Node::Dir(Place::Domain(_))) => row_of(|k| matches!(k, Kind::Domains)),
+            Ok(Node::Row(Place::Server(name), ..)) => Inode::server(&name, None).number(),
+            _ => ROOT,
+        }
+    }
+
+    /// Where a link points.
+    pub fn readlink(&self, ino: u64) -> Result<String, Failure> {
+        match self.node(ino)? {
+            Node::Link(name) => Ok(link_target(&name)),
+            _ => Err(Failure::invalid("not a link")),
+        }
+    }
+
+    /// Opens a file: its text is that of this moment.
+    pub fn open(&self, ino: u64) -> Result<Opened, Failure> {
+        let Node::Row(place, i, row) = self.node(ino)? else { return Err(Failure::invalid("not a file")) };
+        Ok(match &row.kind {
+            Kind::Events => Opened::Events(place),
+            Kind::Wait => Opened::Wait(place),
+            Kind::Ctl => Opened::Ctl(place.clone(), self.text(&place, i, row)?),
+            Kind::Setting(..) => Opened::Setting(place.clone(), row, self.text(&place, i, row)?),
+            _ => Opened::Text(self.text(&place, i, row)?),
+        })
+    }
+
+    /// `rename(2)`: the link of a domain into another server's directory is a migration; everything else is refused.
+    pub async fn rename(
+        &self,
+        parent: u64,
+        name: &str,
+        new_parent: u64,
+        new_name: &str,
+    ) -> Result<(), Failure> {
+        let links_of = |ino| match self.node(ino) {
+            Ok(Node::Row(Place::Server(server), _, Row { kind: Kind::Links, .. })) => Some(server),
+            _ => None,
+        };
+        let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
+            return Err(self.refuse(
+                parent,
+                &format!("rename {name}"),
+                "only servers/A/domains/D into servers/B/domains can be renamed",
+            ));
+        };
+        let found = self.lookup(parent, name)?;
+        let Node::Link(domain) = self.node(found.ino)? else { return Err(absent("servers", name)) };
+        if name != new_name {
+            let why = "a domain keeps its name when it moves";
+            return Err(self.refuse(parent, &format!("rename {name} to {new_name}"), why));
+        }
+        if from == to {
+            return Ok(());
+        }
+        self.cluster.move_domain(&domain, &to).await.map(drop)
+    }
+
+    /// A refusal (EPERM) of something that no file system like this can do, kept in the `error` file of the directory `ino` or of
+    /// the one that it is in.
+    pub fn refuse(&self, ino: u64, what: &str, why: &str) -> Failure {
+        let place = match self.node(ino) {
+            Ok(Node::Dir(place) | Node::Row(place, ..)) => place,
+            Ok(Node::Link(name)) => Place::Domain(name),
+            Err(_) => Place::Cluster,
+        };
+        self.cluster.refuse(&place, Failure::new(Code::Permission, format!("cannot {what}: {why}")))
+    }
+
+    fn text(&self, place: &Place, _index: u8, row: &Row) -> Result<String, Failure> {
+        if let Kind::Error = row.kind {
+            return Ok(self.cluster.refusals().text(place));
+        }
+        let scene = self.cluster.scene(place).ok_or_else(|| absent("", &place.path()))?;
+        Ok(match &row.kind {
+            Kind::Text(render) | Kind::Setting(render, _) => render(&scene),
+            Kind::Ctl => match place {
+                Place::Cluster => crate::tables::cluster::help(&scene),
+                Place::Server(_) => crate::tables::server::help(&scene),
+                Place::Domain(_) => crate::tables::domain::help(&scene),
+            },
+            _ => String::new(),
+        })
+    }
+
+    fn heard(&self, place: &Place) -> Wall {
+        match self.cluster.scene(place).map(|s| s.thing) {
+            Some(Subject::Server(s)) => s.heard.wall,
+            Some(Subject::Domain(d)) => d.heard.wall,
+            Some(Subject::Cluster) | None => self.born,
+        }
+    }
+}
+
+fn row_inode(place: &Place, row: usize) -> Inode {
+    let row = Some(row as u8);
+    match place {
+        Place::Cluster => Inode { table: TableId::Cluster, row, thing: 0 },
+        Place::Server(name) => Inode::server(name, row),
+        Place::Domain(name) => Inode::domain(name, row),
+    }
+}
+
+fn link_target(name: &DomainName) -> String {
+    format!("../../../domains/{name}")
+}
+
+fn absent(directory: &str, name: &str) -> Failure {
+    let slash = if directory.is_empty() { "" } else { "/" };
+    Failure::no_entry(format!("there is no {directory}{slash}{name}"))
+}
