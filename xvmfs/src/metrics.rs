@@ -3,7 +3,7 @@
 use crate::row::Scene;
 use std::fmt::{Display, Write as _};
 use xvm_model::domain::DomainState;
-use xvm_model::{DomainView, Reach, Server};
+use xvm_model::{Counters, DomainView, Reach, Server};
 
 /// One family: its name, type and help, then its samples.
 struct Family<'a> {
@@ -126,22 +126,47 @@ fn domains(out: &mut String, scene: &Scene) {
 fn bus(out: &mut String, scene: &Scene) {
     let up = u8::from(scene.view.link_up());
     Family::new(out, "xvm_bus_up", "gauge", "1 while this mount hears a forwarder.").sample(&[], up);
-    let forwarders = scene.cluster.forwarder_counters();
-    let counters: [(&'static str, &str, &str, fn(&xvm_model::Counters) -> u64); 4] = [
-        ("xvm_forwarder_messages_total", "counter", "Messages that the forwarder passed on.", |c| c.messages),
-        ("xvm_forwarder_bytes_total", "counter", "Bytes that the forwarder passed on.", |c| c.bytes),
+    let counts = scene.cluster.publisher().counts();
+    for (name, help, value) in [
+        ("xvm_bus_received_messages_total", "Messages that this mount took from the bus.", counts.received),
         (
-            "xvm_forwarder_malformed_total",
-            "counter",
-            "Messages that the forwarder dropped for their form.",
-            |c| c.malformed,
+            "xvm_bus_received_bytes_total",
+            "Bytes that came to this mount from the bus.",
+            counts.received_bytes,
         ),
-        ("xvm_forwarder_uptime_seconds", "gauge", "Time since the forwarder's start.", |c| c.uptime / 1000),
-    ];
-    for (name, kind, help, value) in counters {
+        (
+            "xvm_bus_malformed_messages_total",
+            "Messages that this mount dropped for their form.",
+            counts.malformed,
+        ),
+        ("xvm_bus_doubled_messages_total", "Messages that this mount dropped as doubles.", counts.doubled),
+        ("xvm_bus_sent_messages_total", "Messages that this mount gave to the bus.", counts.sent),
+        ("xvm_bus_unsent_messages_total", "Messages that this mount could not send.", counts.unsent),
+        ("xvm_bus_links_total", "Times that this mount found a forwarder.", counts.links),
+    ] {
+        Family::new(out, name, "counter", help).sample(&[], value);
+    }
+    let forwarders = scene.cluster.forwarder_counters();
+    for (name, kind, help, value) in FORWARDER {
         let mut family = Family::new(out, name, kind, help);
         for (forwarder, c, _) in &forwarders {
             family.sample(&[("forwarder", forwarder.as_str())], value(c));
         }
     }
 }
+
+/// Name, type, help and value of a figure of a forwarder.
+type ForwarderRow = (&'static str, &'static str, &'static str, fn(&Counters) -> u64);
+
+const FORWARDER: &[ForwarderRow] = &[
+    ("xvm_forwarder_messages_total", "counter", "Messages that the forwarder passed on.", |c| c.messages),
+    ("xvm_forwarder_bytes_total", "counter", "Bytes that the forwarder passed on.", |c| c.bytes),
+    (
+        "xvm_forwarder_malformed_total",
+        "counter",
+        "Messages that the forwarder dropped for their form.",
+        |c| c.malformed,
+    ),
+    ("xvm_forwarder_subscriptions_total", "counter", "Subscriptions and their ends.", |c| c.subscriptions),
+    ("xvm_forwarder_uptime_seconds", "gauge", "Time since the forwarder's start.", |c| c.uptime / 1000),
+];

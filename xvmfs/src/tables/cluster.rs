@@ -36,7 +36,7 @@ pub const ROWS: &[Row] = &[
         name: "metrics",
         mode: 0o444,
         about: "counters and gauges of the cluster, its bus and this mount, in Prometheus' text format",
-        kind: Kind::Text(|s| crate::metrics::text(s)),
+        kind: Kind::Text(crate::metrics::text),
     },
     Row { name: "servers", mode: 0o755, about: "a directory for each physical machine", kind: Kind::Servers },
     Row { name: "domains", mode: 0o755, about: "a directory for each virtual machine", kind: Kind::Domains },

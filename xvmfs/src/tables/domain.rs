@@ -246,11 +246,11 @@ fn set_priority(scene: &Scene, text: &str) -> Result<Order, String> {
 
 fn set_pin(scene: &Scene, text: &str) -> Result<Order, String> {
     let command = parse_pin(text)?;
-    if let DomainCommand::Pin { value } = &command {
-        if let Some(unknown) = value.0.iter().find(|s| scene.view.server(s.as_str()).is_none()) {
-            let known: Vec<&str> = scene.view.servers().take(20).map(|s| s.name.as_str()).collect();
-            return Err(format!("there is no server {unknown}; servers are {}", known.join(", ")));
-        }
+    if let DomainCommand::Pin { value } = &command
+        && let Some(unknown) = value.0.iter().find(|s| scene.view.server(s.as_str()).is_none())
+    {
+        let known: Vec<&str> = scene.view.servers().take(20).map(|s| s.name.as_str()).collect();
+        return Err(format!("there is no server {unknown}; servers are {}", known.join(", ")));
     }
     order(scene, command)
 }

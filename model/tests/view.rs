@@ -1,0 +1,252 @@
+//! If these fail, two mounts of one cluster show different things, or a mount shows what is not true.
+
+use proptest::prelude::*;
+use std::sync::Arc;
+use uuid::Uuid;
+use xvm_model::*;
+
+fn server(n: u64) -> ServerName {
+    ServerName::parse(["ferby", "gerby", "herby"][n as usize % 3]).expect("a name")
+}
+
+fn domain(n: u64, state: DomainState) -> Domain {
+    let name = DomainName::parse(&format!("small-{n}")).expect("a name");
+    Domain { state, ..Domain::new(name, Uuid::from_u128(u128::from(n))) }
+}
+
+fn beat(domains: Vec<Domain>) -> Heartbeat {
+    Heartbeat {
+        settings: ServerSettings::default(),
+        points: 0,
+        hypervisor: HypervisorKind::Sim,
+        address: "127.0.0.1:1".into(),
+        stale: None,
+        cpus: vec![Ratio::new(0.5); 4],
+        memory: ServerMemory { total: 1 << 24, free: 1 << 23 },
+        domains,
+        departed: vec![],
+    }
+}
+
+fn said(from: &ServerName, boot: u64, seq: u64, body: Body) -> Envelope {
+    Envelope { v: 1, from: Sender::Agent(from.clone()), boot: Boot(boot), seq, at: Wall(seq), body }
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms), wall: Wall(ms) }
+}
+
+fn heartbeat(from: u64, seq: u64, domains: Vec<Domain>) -> Envelope {
+    said(&server(from), 1, seq, Body::Heartbeat(Box::new(beat(domains))))
+}
+
+fn linked() -> View {
+    let mut view = View::default();
+    view.link(true, "", at(0));
+    view
+}
+
+fn texts(events: &[Event]) -> Vec<String> {
+    events.iter().map(|e| e.to_string().split_once(' ').expect("a time").1.to_owned()).collect()
+}
+
+#[test]
+fn reach_follows_missed_heartbeats_and_is_told_once() {
+    let mut view = linked();
+    let first = view.apply(heartbeat(0, 1, vec![domain(1, DomainState::Running)]), at(0));
+    assert_eq!(texts(&first), ["server ferby state up", "domain small-1 appeared on ferby: running"]);
+    assert!(view.tick(at(5_900)).is_empty());
+    assert_eq!(texts(&view.tick(at(6_000))), ["server ferby state stale"]);
+    assert_eq!(texts(&view.tick(at(20_000))), ["server ferby state down", "domain small-1 state unknown"]);
+    assert!(view.tick(at(21_000)).is_empty());
+    assert_eq!(view.domain("small-1", Mono(21_000)).expect("shown").shown, Shown::Unknown);
+    let back = view.apply(heartbeat(0, 2, vec![domain(1, DomainState::Running)]), at(22_000));
+    assert_eq!(texts(&back), ["server ferby state up"]);
+    assert_eq!(
+        view.domain("small-1", Mono(22_000)).expect("shown").shown,
+        Shown::Known(DomainState::Running)
+    );
+}
+
+#[test]
+fn without_a_forwarder_nobody_is_called_down() {
+    let mut view = linked();
+    view.apply(heartbeat(0, 1, vec![]), at(0));
+    view.link(false, "gone", at(1_000));
+    let s = view.server("ferby").expect("known").clone();
+    assert_eq!(view.reach(&s, Mono(100_000)), Reach::Stale);
+    view.link(true, "", at(100_000));
+    assert_eq!(view.reach(&s, Mono(100_100)), Reach::Up, "it gets its time to be heard again");
+    assert_eq!(view.reach(&s, Mono(120_000)), Reach::Down);
+}
+
+#[test]
+fn two_servers_that_claim_one_running_domain_are_a_conflict_until_one_lets_go() {
+    let mut view = linked();
+    view.apply(heartbeat(0, 1, vec![domain(1, DomainState::Running)]), at(0));
+    let events = view.apply(heartbeat(1, 1, vec![domain(1, DomainState::Paused)]), at(1));
+    assert!(
+        texts(&events).iter().any(|t| t.contains("state conflict") && t.contains("ferby and gerby")),
+        "{events:?}"
+    );
+    let d = view.domain("small-1", Mono(1)).expect("shown");
+    assert_eq!((d.shown, d.claimed_by.len()), (Shown::Conflict, 2));
+    for s in ["ferby", "gerby"] {
+        assert_eq!(view.domains_of(&view.server(s).expect("known").clone(), Mono(1)).count(), 1);
+    }
+    view.apply(heartbeat(0, 2, vec![domain(1, DomainState::Shutoff)]), at(2));
+    let d = view.domain("small-1", Mono(2)).expect("shown");
+    assert_eq!((d.shown, d.server.as_str()), (Shown::Known(DomainState::Paused), "gerby"));
+    assert_eq!(view.domains_of(&view.server("ferby").expect("known").clone(), Mono(2)).count(), 0);
+}
+
+#[test]
+fn a_migration_is_no_conflict_and_leaves_no_gap() {
+    let mut view = linked();
+    let job = Job {
+        id: "j".into(),
+        kind: JobKind::Migrate,
+        phase: "copy".into(),
+        percent: 9,
+        to: Some(server(1)),
+        since: Wall(0),
+    };
+    let moving = Domain { job: Some(Box::new(job)), ..domain(1, DomainState::Running) };
+    view.apply(heartbeat(0, 1, vec![moving]), at(0));
+    view.apply(heartbeat(1, 1, vec![domain(1, DomainState::Running)]), at(1));
+    let d = view.domain("small-1", Mono(1)).expect("shown");
+    assert_eq!((d.shown, d.server.as_str()), (Shown::Known(DomainState::Running), "ferby"));
+    // the destination's own word is late: the domain is shown there all the same
+    view.apply(heartbeat(1, 2, vec![]), at(2));
+    let result = Ok("small-1 runs on gerby".into());
+    let last = Outcome { id: "j".into(), kind: JobKind::Migrate, at: Wall(2), result };
+    let arrived = Domain { last: Some(Box::new(last)), ..domain(1, DomainState::Running) };
+    let departed = Departed { domain: arrived, to: server(1) };
+    let change = DomainChange::Departed { departed: departed.clone() };
+    let events = view.apply(said(&server(0), 1, 2, Body::Domain(Box::new(change))), at(3));
+    assert_eq!(
+        texts(&events),
+        ["domain small-1 server gerby (was ferby)", "domain small-1 done migrate: small-1 runs on gerby"]
+    );
+    assert_eq!(view.domain("small-1", Mono(4)).expect("no gap").server.as_str(), "gerby");
+    // a heartbeat that repeats it changes nothing, and the destination speaks
+    let mut repeat = beat(vec![]);
+    repeat.departed = vec![departed];
+    assert!(view.apply(said(&server(0), 1, 3, Body::Heartbeat(Box::new(repeat))), at(5)).is_empty());
+    assert!(view.apply(heartbeat(1, 3, vec![domain(1, DomainState::Running)]), at(6)).is_empty());
+    let d = view.domain("small-1", Mono(30_000)).expect("stays");
+    assert_eq!(d.last.expect("the outcome stays").id.as_ref(), "j");
+}
+
+#[test]
+fn an_older_life_is_believed_only_once_the_known_one_is_down() {
+    let mut view = linked();
+    view.apply(said(&server(0), 5, 9, Body::Heartbeat(Box::new(beat(vec![])))), at(0));
+    let old =
+        || said(&server(0), 4, 99, Body::Heartbeat(Box::new(beat(vec![domain(1, DomainState::Running)]))));
+    view.apply(old(), at(10));
+    assert_eq!(view.domain_count(), 0);
+    view.apply(old(), at(60_000));
+    assert_eq!(view.domain_count(), 1);
+}
+
+/// What a reader can see of a view, without when it was heard.
+fn seen(view: &View, now: Mono) -> Vec<String> {
+    let servers = view.servers().map(|s| format!("{} {:?} {:?}", s.name, s.beat, s.domains));
+    let domains = view.domain_names().map(|n| {
+        let d = view.domain(n.as_str(), now).map(|d| (d.shown, d.server, d.claimed_by));
+        let thing = view.thing(view::thing_id(&Thing::Domain(n.clone())));
+        format!("{n} {d:?} {thing:?}")
+    });
+    servers.chain(domains).collect()
+}
+
+/// One thing that a server says.
+#[derive(Debug, Clone)]
+enum Say {
+    Beat(Vec<(u64, DomainState)>),
+    Is(u64, DomainState),
+    Gone(u64),
+}
+
+fn say() -> impl Strategy<Value = Say> {
+    let state = || prop::sample::select(DomainState::ALL);
+    prop_oneof![
+        prop::collection::vec((0u64..5, state()), 0..5).prop_map(Say::Beat),
+        (0u64..5, state()).prop_map(|(n, s)| Say::Is(n, s)),
+        (0u64..5).prop_map(Say::Gone),
+    ]
+}
+
+fn envelopes(says: &[(u64, Say)]) -> Vec<Envelope> {
+    let mut out = Vec::new();
+    for (seq, (from, say)) in says.iter().enumerate() {
+        let body = match say {
+            Say::Beat(domains) => {
+                Body::Heartbeat(Box::new(beat(domains.iter().map(|(n, s)| domain(*n, *s)).collect())))
+            }
+            Say::Is(n, s) => Body::Domain(Box::new(DomainChange::Is { domain: domain(*n, *s) })),
+            Say::Gone(n) => {
+                Body::Domain(Box::new(DomainChange::Gone { name: domain(*n, DomainState::Running).name }))
+            }
+        };
+        out.push(said(&server(*from), 1, seq as u64 + 1, body));
+    }
+    out
+}
+
+proptest! {
+    /// After any loss, doubling and reordering, the next heartbeats make two views say the same.
+    #[test]
+    fn views_converge(
+        says in prop::collection::vec((0u64..3, say()), 0..40),
+        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..80),
+        last in prop::collection::vec(prop::collection::vec((0u64..5, prop::sample::select(DomainState::ALL)), 0..5), 3),
+    ) {
+        let all = envelopes(&says);
+        let (mut straight, mut crooked) = (linked(), linked());
+        for e in &all {
+            straight.apply(e.clone(), at(1));
+        }
+        for (pick, _) in picks.iter().filter(|_| !all.is_empty()) {
+            crooked.apply(all[pick.index(all.len())].clone(), at(1));
+        }
+        for (n, domains) in last.iter().enumerate() {
+            let domains: Vec<Domain> = domains.iter().map(|(n, s)| domain(*n, *s)).collect();
+            let e = heartbeat(n as u64, 1000, domains);
+            straight.apply(e.clone(), at(2));
+            crooked.apply(e, at(2));
+        }
+        prop_assert_eq!(seen(&straight, Mono(3)), seen(&crooked, Mono(3)));
+    }
+
+    /// Applying a message twice changes nothing and tells nothing; a clone taken before stays as it was.
+    #[test]
+    fn doubles_do_nothing(says in prop::collection::vec((0u64..3, say()), 1..30)) {
+        let mut view = linked();
+        for e in envelopes(&says) {
+            view.apply(e.clone(), at(1));
+            let before = Arc::new(view.clone());
+            prop_assert!(view.apply(e, at(1)).is_empty());
+            prop_assert_eq!(seen(&before, Mono(1)), seen(&view, Mono(1)));
+        }
+    }
+
+    /// The index of names agrees with the servers' lists after anything.
+    #[test]
+    fn the_index_is_the_union_of_the_lists(says in prop::collection::vec((0u64..3, say()), 0..60)) {
+        let mut view = linked();
+        for e in envelopes(&says) {
+            view.apply(e, at(1));
+        }
+        let mut names: Vec<&DomainName> = view.servers().flat_map(|s| s.domains.iter().map(|d| &d.name)).collect();
+        names.sort();
+        names.dedup();
+        prop_assert_eq!(view.domain_names().collect::<Vec<_>>(), names.clone());
+        for name in names {
+            let d = view.domain(name.as_str(), Mono(1)).expect("listed");
+            let holds = view.servers().filter(|s| view.has(s, name, Mono(1))).count();
+            prop_assert_eq!(holds, d.claimed_by.len().max(1));
+        }
+    }
+}
