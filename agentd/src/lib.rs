@@ -6,6 +6,10 @@
 //! | [`sim`] | the embedded simulated hypervisor |
 //! | [`libvirt`] | Xen, QEMU and others through libvirt |
 //! | [`driver`] | one task that owns the state: inputs, a pure step, effects |
+//! | [`state`] | what is kept on disk |
 
+pub mod driver;
 pub mod hypervisor;
+pub mod libvirt;
 pub mod sim;
+pub mod state;

@@ -1,0 +1,166 @@
+//! The machine's own load and memory.
+//!
+//! The load of each CPU comes from the first of these that answers: a file that the user named, libvirt's node statistics, and what
+//! the domains' vCPUs used where they ran (all that Xen's driver leaves).
+
+use super::raw::{self, Fields, num};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use virt::{connect::Connect, error::Error};
+use xvm_model::{Domain, Ratio, ServerMemory};
+
+const NEAR: Duration = Duration::from_millis(200);
+
+/// A CPU's time so far, in any unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    busy: u64,
+    all: u64,
+}
+
+/// What is remembered between two calls.
+#[derive(Default)]
+struct Seen {
+    at: Option<Instant>,
+    times: Vec<Times>,
+    loads: Vec<Ratio>,
+    /// The driver has no node statistics.
+    none: bool,
+}
+
+/// Reads the machine.
+pub struct Meter {
+    file: Option<PathBuf>,
+    seen: Mutex<Seen>,
+}
+
+impl Meter {
+    /// With `file`, CPU times come from there: in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu.
+    pub fn new(file: Option<PathBuf>) -> Self {
+        Meter { file, seen: Mutex::default() }
+    }
+
+    /// The load of each CPU since the call before; `domains` are those of the last sample.
+    pub fn cpus(&self, conn: &Connect, domains: &[Domain]) -> Result<Vec<Ratio>, Error> {
+        let start = Instant::now();
+        let none = self.seen.lock().unwrap_or_else(PoisonError::into_inner).none;
+        let count = conn.node_info()?.cpus.clamp(1, 8192);
+        let times = match &self.file {
+            Some(file) => read(file, start),
+            None if none => None,
+            None => (0..count).map(|cpu| raw::node_cpu(conn, cpu).ok().as_ref().and_then(node)).collect(),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(times) = times else {
+            seen.none = self.file.is_none();
+            return Ok(guess(count as usize, domains));
+        };
+        let near = seen.at.is_some_and(|at| start.duration_since(at) < NEAR);
+        if !near || seen.loads.len() != times.len() {
+            let before = std::mem::take(&mut seen.times);
+            seen.loads = times.iter().enumerate().map(|(i, t)| share(before.get(i), t)).collect();
+            (seen.at, seen.times) = (Some(start), times);
+        }
+        Ok(seen.loads.clone())
+    }
+}
+
+/// What a new domain could take is what is free or only caches files.
+pub fn memory(conn: &Connect) -> Result<ServerMemory, Error> {
+    if let Ok(f) = raw::node_memory(conn)
+        && let Some(total) = num(&f, "total")
+    {
+        let get = |name| num(&f, name).unwrap_or(0);
+        let free = get("free").saturating_add(get("buffers")).saturating_add(get("cached"));
+        return Ok(ServerMemory { total, free: free.min(total) });
+    }
+    let total = conn.node_info()?.memory;
+    Ok(ServerMemory { total, free: conn.free_memory().map_or(0, |bytes| bytes / 1024).min(total) })
+}
+
+fn share(before: Option<&Times>, now: &Times) -> Ratio {
+    match before {
+        Some(b) if now.all > b.all && now.busy >= b.busy => {
+            Ratio::new((now.busy - b.busy) as f64 / (now.all - b.all) as f64)
+        }
+        _ => Ratio::ZERO,
+    }
+}
+
+fn node(f: &Fields) -> Option<Times> {
+    let get = |name| num(f, name).unwrap_or(0);
+    let busy = get("kernel") + get("user") + get("intr");
+    let all = busy + num(f, "idle")? + get("iowait");
+    Some(Times { busy, all })
+}
+
+fn read(file: &Path, now: Instant) -> Option<Vec<Times>> {
+    parse(&std::fs::read_to_string(file).ok()?, now)
+}
+
+fn parse(text: &str, now: Instant) -> Option<Vec<Times>> {
+    let numbers =
+        |words: &str| -> Option<Vec<u64>> { words.split_whitespace().map(|w| w.parse().ok()).collect() };
+    let percpu = text.trim();
+    if percpu.starts_with(|c: char| c.is_ascii_digit()) {
+        // busy nanoseconds only: the clock is the other half
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let all = now.saturating_duration_since(*START.get_or_init(|| now)).as_nanos() as u64;
+        return Some(numbers(percpu)?.into_iter().map(|busy| Times { busy, all }).collect());
+    }
+    let mut out = Vec::new();
+    for line in text.lines() {
+        let Some((cpu, rest)) = line.split_once(' ') else { continue };
+        if cpu.len() > 3 && cpu.starts_with("cpu") {
+            let n = numbers(rest)?;
+            // user nice system idle iowait irq softirq steal; guest time is part of user
+            let all: u64 = n.iter().take(8).sum();
+            let idle = n.get(3)? + n.get(4).copied().unwrap_or(0);
+            out.push(Times { busy: all.saturating_sub(idle), all });
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// The loads of the domains' vCPUs, added up where they ran; those of which nobody knows where are spread evenly.
+fn guess(count: usize, domains: &[Domain]) -> Vec<Ratio> {
+    let mut sums = vec![0.0; count];
+    for vcpu in domains.iter().flat_map(|d| &d.vcpus) {
+        match vcpu.cpu.and_then(|cpu| sums.get_mut(usize::from(cpu))) {
+            Some(sum) => *sum += vcpu.load.get(),
+            None => sums.iter_mut().for_each(|s| *s += vcpu.load.get() / count as f64),
+        }
+    }
+    sums.into_iter().map(Ratio::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use xvm_model::{DomainName, Vcpu};
+
+    #[test]
+    fn both_forms_of_the_file() {
+        let now = Instant::now();
+        let stat = "cpu  9 9 9 9\ncpu0 10 0 10 70 10 0 0 0 5 0\ncpu1 0 0 0 100 0 0 0 0\nintr 5\n";
+        let want = [Times { busy: 20, all: 100 }, Times { busy: 0, all: 100 }];
+        assert_eq!(parse(stat, now).as_deref(), Some(&want[..]));
+        let percpu = parse("500 700 \n", now).expect("numbers");
+        assert_eq!(percpu.iter().map(|t| t.busy).collect::<Vec<_>>(), [500, 700]);
+        assert_eq!(parse("nonsense", now), None);
+        assert_eq!(share(Some(&want[1]), &Times { busy: 50, all: 200 }), Ratio::new(0.5));
+        assert_eq!(share(Some(&want[0]), &want[1]), Ratio::ZERO);
+    }
+
+    #[test]
+    fn a_guess_from_the_domains() {
+        let mut d = Domain::new(DomainName::parse("a").expect("valid"), Uuid::nil());
+        let v = |load, cpu| Vcpu { load: Ratio::new(load), cpu };
+        d.vcpus = vec![v(0.5, Some(1)), v(0.8, Some(1)), v(0.4, None)];
+        assert_eq!(guess(2, &[d]), [Ratio::new(0.2), Ratio::ONE]);
+    }
+}

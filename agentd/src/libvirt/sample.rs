@@ -1,0 +1,301 @@
+//! libvirt's statistics as xvm's [`Domain`] records, with loads from two samples.
+
+use super::{
+    drivers::Driver,
+    fields::{self, Devices},
+    raw::{self, Record, num, text},
+    settings, state,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+use virt::{
+    connect::Connect,
+    domain::Domain as Handle,
+    error::{Error, ErrorNumber},
+    sys,
+};
+use xvm_model::{Disk, Domain, DomainMemory, DomainName, DomainSettings, DomainState, Nic, Ratio, Vcpu};
+
+/// Two samples nearer than this give no load of their own: the one before stands.
+const NEAR: Duration = Duration::from_millis(200);
+
+/// What is remembered of one domain.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// When `times` was read.
+    at: Option<Instant>,
+    /// Nanoseconds that each vCPU had run.
+    times: Vec<u64>,
+    /// The load of each vCPU between the last two samples.
+    loads: Vec<Ratio>,
+    /// What users set; none when it must be read again.
+    settings: Option<DomainSettings>,
+    /// Disks and interfaces, where they must be asked one by one; none when they must be read again.
+    devices: Option<Devices>,
+    /// What is kept for the moments in which a busy domain tells less.
+    last: Option<Domain>,
+    /// Counts the news of the domain: what was read before the last of them is not kept.
+    news: u64,
+}
+
+/// Reads domains; remembers what a load needs, and what need not be asked each second.
+pub struct Sampler {
+    driver: &'static Driver,
+    /// Never locked during a call to libvirt: libvirt's callbacks come here.
+    seen: Mutex<HashMap<Uuid, Seen>>,
+    /// Names that were refused and warned of.
+    warned: Mutex<HashSet<String>>,
+}
+
+impl Sampler {
+    /// Nothing is remembered yet.
+    pub fn new(driver: &'static Driver) -> Self {
+        Sampler { driver, seen: Mutex::default(), warned: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A domain changed: its settings and devices are read again.
+    pub fn forget(&self, uuid: Uuid) {
+        if let Some(seen) = self.lock().get_mut(&uuid) {
+            (seen.settings, seen.devices) = (None, None);
+            seen.news += 1;
+        }
+    }
+
+    /// Nobody listened for a while: everything is read again.
+    pub fn forget_all(&self) {
+        for seen in self.lock().values_mut() {
+            (seen.settings, seen.devices) = (None, None);
+            seen.news += 1;
+        }
+    }
+
+    /// All domains, with the loads since the call before.
+    pub fn all(&self, conn: &Connect) -> Result<Vec<Domain>, Error> {
+        let records = if self.driver.bulk { fields::bulk(conn, None) } else { fields::bare(conn, None) }?;
+        let there: HashSet<Uuid> = records.iter().map(|r| r.uuid).collect();
+        self.lock().retain(|uuid, _| there.contains(uuid));
+        let mut out = Vec::with_capacity(records.len());
+        for record in records {
+            match self.read(record, true) {
+                Ok(Some(domain)) => out.push(domain),
+                Ok(None) => {}
+                Err(e) if gone(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        out.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(out)
+    }
+
+    /// One domain by its handle, with the loads of the last [`Sampler::all`].
+    pub fn one(&self, conn: &Connect, handle: &Handle) -> Result<Option<Domain>, Error> {
+        let records = if self.driver.bulk {
+            fields::bulk(conn, Some(handle))
+        } else {
+            fields::bare(conn, Some(handle))
+        };
+        match records.map(|r| r.into_iter().next()) {
+            Ok(Some(record)) => {
+                self.read(record, false).or_else(|e| if gone(&e) { Ok(None) } else { Err(e) })
+            }
+            Ok(None) => Ok(None),
+            Err(e) if gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn read(&self, mut record: Record, loads: bool) -> Result<Option<Domain>, Error> {
+        let Some(name) = self.name(&record.name) else { return Ok(None) };
+        let mut seen = self.lock().get(&record.uuid).cloned().unwrap_or_default();
+        let before = seen.news;
+        if !self.driver.bulk {
+            let devices = match seen.devices.take() {
+                Some(devices) => devices,
+                None => fields::devices(&record.domain)?,
+            };
+            fields::fill(&mut record, &devices)?;
+            seen.devices = Some(devices);
+        }
+        let at = Instant::now();
+        let mut domain = Domain::new(name, record.uuid);
+        let f = &record.fields;
+        let (raw_state, reason) = match (num(f, "state.state"), num(f, "state.reason")) {
+            (Some(s), r) => (s as u32, r.unwrap_or(0) as u32),
+            (None, _) => raw::state(&record.domain)?,
+        };
+        let (word, why) = state::word(raw_state, reason);
+        (domain.state, domain.reason) = (word, why.map(Into::into));
+        if state::migrating(raw_state, reason) && arrives(&record.domain) {
+            (domain.state, domain.reason) = (DomainState::Incoming, None);
+        }
+        domain.settings = match seen.settings.take() {
+            Some(settings) => settings,
+            None => settings::read(&record.domain)?,
+        };
+        seen.settings = Some(domain.settings.clone());
+        let last = seen.last.take();
+        domain.memory = memory(&record, last.as_ref());
+        (domain.disks, domain.nics) = (disks(&record, last.as_ref()), nics(&record, last.as_ref()));
+        let on = domain.state.is_active();
+        vcpus(&record, &mut domain, &mut seen, on, loads.then_some(at));
+        domain.load = Ratio::mean(domain.vcpus.iter().map(|v| v.load));
+        seen.last = on.then(|| domain.clone());
+        let mut all = self.lock();
+        let place = all.entry(record.uuid).or_default();
+        if place.news != before {
+            (seen.settings, seen.devices, seen.news) = (None, None, place.news);
+        }
+        *place = seen;
+        Ok(Some(domain))
+    }
+
+    /// The name, unless it is the machine itself or one that the model refuses.
+    fn name(&self, text: &str) -> Option<DomainName> {
+        if self.driver.own.contains(&text) {
+            return None;
+        }
+        match DomainName::parse(text) {
+            Ok(name) => Some(name),
+            Err(e) => {
+                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+                if warned.len() < 1000 && warned.insert(text.to_owned()) {
+                    tracing::warn!("a domain is left out: {e}");
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Whether the domain went away between two calls.
+fn gone(e: &Error) -> bool {
+    e.code().is_known_and(|c| c == ErrorNumber::NoDomain)
+}
+
+/// Whether a domain that stands for a migration comes here. libvirt refuses to tell of the job of a domain that comes
+/// (OPERATION_INVALID, "only on the source host"); where it tells, the operation says it.
+fn arrives(handle: &Handle) -> bool {
+    match raw::job(handle, false) {
+        Ok((sys::VIR_DOMAIN_JOB_NONE, _)) => false,
+        Ok((_, job)) => num(&job, "operation") == Some(u64::from(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)),
+        Err(e) => e.code().is_known_and(|c| c == ErrorNumber::OperationInvalid),
+    }
+}
+
+fn memory(record: &Record, last: Option<&Domain>) -> DomainMemory {
+    let f = &record.fields;
+    let old = last.map(|d| d.memory).unwrap_or_default();
+    let max = num(f, "balloon.maximum").unwrap_or(old.max);
+    DomainMemory {
+        max,
+        current: num(f, "balloon.current").filter(|&n| n > 0).unwrap_or(if old.current > 0 {
+            old.current
+        } else {
+            max
+        }),
+        resident: num(f, "balloon.rss").filter(|&n| n > 0),
+    }
+}
+
+fn disks(record: &Record, last: Option<&Domain>) -> Vec<Disk> {
+    let f = &record.fields;
+    let Some(count) = num(f, "block.count") else {
+        return last.map(|d| d.disks.clone()).unwrap_or_default();
+    };
+    let mut out: Vec<Disk> = Vec::new();
+    for i in 0..count.min(1000) {
+        let Some(name) = text(f, &format!("block.{i}.name")) else { continue };
+        let old = last.and_then(|d| d.disks.iter().find(|o| &*o.name == name));
+        let get = |key: &str| num(f, &format!("block.{i}.{key}"));
+        if out.iter().any(|d| &*d.name == name) {
+            continue; // a backing file of the same disk
+        }
+        out.push(Disk {
+            name: name.into(),
+            read: get("rd.bytes").or(old.map(|o| o.read)).unwrap_or(0),
+            written: get("wr.bytes").or(old.map(|o| o.written)).unwrap_or(0),
+            capacity: get("capacity").or(old.and_then(|o| o.capacity)),
+        });
+    }
+    out
+}
+
+fn nics(record: &Record, last: Option<&Domain>) -> Vec<Nic> {
+    let f = &record.fields;
+    let Some(count) = num(f, "net.count") else {
+        return last.map(|d| d.nics.clone()).unwrap_or_default();
+    };
+    let nic = |i: u64| {
+        let name = text(f, &format!("net.{i}.name"))?;
+        let get = |key: &str| num(f, &format!("net.{i}.{key}")).unwrap_or(0);
+        Some(Nic { name: name.into(), received: get("rx.bytes"), sent: get("tx.bytes") })
+    };
+    (0..count.min(1000)).filter_map(nic).collect()
+}
+
+/// Fills in the vCPUs: their loads since the sample before when `at` is given, and where they ran.
+fn vcpus(record: &Record, domain: &mut Domain, seen: &mut Seen, on: bool, at: Option<Instant>) {
+    let f = &record.fields;
+    let count = num(f, "vcpu.current").unwrap_or(domain.vcpus.len() as u64).clamp(1, 4096) as usize;
+    domain.vcpus = vec![Vcpu { load: Ratio::ZERO, cpu: None }; count];
+    if !on {
+        (seen.at, seen.times, seen.loads) = (None, Vec::new(), Vec::new());
+        return;
+    }
+    let info = raw::vcpus(&record.domain, count as u32).unwrap_or_default();
+    for v in &info {
+        if let Some(vcpu) = domain.vcpus.get_mut(v.number as usize) {
+            vcpu.cpu = v.cpu.filter(|_| domain.state == DomainState::Running);
+        }
+    }
+    let share = num(f, "cpu.time").unwrap_or(0) / count as u64;
+    let time = |i: usize| {
+        let told = num(f, &format!("vcpu.{i}.time"));
+        told.or(info.iter().find(|v| v.number as usize == i).map(|v| v.time)).unwrap_or(share)
+    };
+    if let Some(at) = at
+        && seen.at.is_none_or(|before| at.duration_since(before) >= NEAR)
+    {
+        let times: Vec<u64> = (0..count).map(time).collect();
+        seen.loads = match seen.at {
+            Some(before) => shares(&seen.times, &times, at.duration_since(before)),
+            None => vec![Ratio::ZERO; count],
+        };
+        (seen.at, seen.times) = (Some(at), times);
+    }
+    for (vcpu, load) in domain.vcpus.iter_mut().zip(&seen.loads) {
+        vcpu.load = *load;
+    }
+}
+
+/// The shares of `time` between two readings; a counter that went back (a new start) or has no reading before gives 0.
+fn shares(before: &[u64], after: &[u64], time: Duration) -> Vec<Ratio> {
+    let share = |(i, now): (usize, &u64)| match before.get(i) {
+        Some(then) if now >= then && !time.is_zero() => {
+            Ratio::new((now - then) as f64 / time.as_nanos() as f64)
+        }
+        _ => Ratio::ZERO,
+    };
+    after.iter().enumerate().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_survive_a_counter_that_goes_back() {
+        let second = Duration::from_secs(1);
+        let got = shares(&[1_000_000_000, 9, 0], &[1_500_000_000, 3, 5_000_000_000, 7], second);
+        assert_eq!(got, [Ratio::new(0.5), Ratio::ZERO, Ratio::ONE, Ratio::ZERO]);
+        assert_eq!(shares(&[1], &[2], Duration::ZERO), [Ratio::ZERO]);
+    }
+}
