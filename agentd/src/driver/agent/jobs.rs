@@ -1,0 +1,337 @@
+//! Commands that go on: the job is in the domain's record while it runs, its outcome in `last` when it has ended. The state machines
+//! are drawn in [`crate::driver::agent`].
+
+use super::{
+    Agent,
+    commands::{About, Ticket},
+    migration::Locating,
+};
+use crate::driver::step::{Id, Op};
+use crate::hypervisor::{HvError, HvResult, Moved, Progress};
+use xvm_model::{Answer, Domain, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome, ServerName};
+
+/// A guest loses the first request before it listens, so it is asked again this often, in milliseconds.
+const SHUTDOWN_AGAIN_MS: u64 = 3_000;
+/// How long a guest may take to power off, in milliseconds.
+const SHUTDOWN_MS: u64 = 120_000;
+/// A question about a job's end is repeated this often, in milliseconds.
+pub(super) const ASK_AGAIN_MS: u64 = 1_000;
+/// Progress is told at most this often: 5 a second.
+const TELL_MS: u64 = 200;
+
+/// A job that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// As others see it.
+    pub(super) job: Job,
+    pub(super) stage: Stage,
+    /// When progress was told last.
+    told: Mono,
+    /// There is progress that was not told.
+    untold: bool,
+}
+
+/// Where a job is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Start, reboot: the call runs.
+    Called { op: Id },
+    /// Start: the call has ended, the domain is asked.
+    Ended { result: HvResult<()>, mark: Id, again: Mono },
+    /// Shutdown: the guest is asked now and then.
+    Asking {
+        /// The request that is under way.
+        op: Option<Id>,
+        /// When to ask again.
+        again: Mono,
+        /// When to give up.
+        until: Mono,
+        /// The hypervisor refused; it counts when the domain still runs after this mark.
+        refused: Option<(HvError, Id)>,
+    },
+    /// Migrate: the call runs.
+    Moving { op: Id, address: Box<str>, held: Box<Domain> },
+    /// Migrate: the call has ended, both hypervisors are asked.
+    Locating(Box<Locating>),
+}
+
+impl Running {
+    /// The operation whose end is waited for.
+    pub(super) fn op(&self) -> Option<Id> {
+        match &self.stage {
+            Stage::Called { op } | Stage::Moving { op, .. } => Some(*op),
+            Stage::Asking { op, .. } => *op,
+            Stage::Ended { .. } | Stage::Locating(_) => None,
+        }
+    }
+
+    pub(super) fn wake(&self) -> Option<Mono> {
+        let stage = match &self.stage {
+            Stage::Called { .. } | Stage::Moving { .. } => None,
+            Stage::Ended { again, .. } => Some(*again),
+            Stage::Asking { op: None, again, until, .. } => Some(*again.min(until)),
+            Stage::Asking { until, .. } => Some(*until),
+            Stage::Locating(l) => Some(l.again),
+        };
+        stage.into_iter().chain(self.untold.then(|| self.told.plus(TELL_MS))).min()
+    }
+
+    /// The domain as others should see it while the job runs.
+    pub(super) fn shown(&self, record: Option<&Domain>, now: Mono) -> Option<Domain> {
+        let active = record.filter(|d| d.state.is_active());
+        match &self.stage {
+            Stage::Moving { held, .. } => Some(active.unwrap_or(held).clone()),
+            Stage::Locating(l) => Some(active.cloned().unwrap_or_else(|| l.shown(now))),
+            _ => record.cloned(),
+        }
+    }
+}
+
+impl Agent {
+    pub(super) fn begin_job(&mut self, ticket: Ticket, domain: Domain, kind: JobKind, what: Op) {
+        let op = self.begin(&domain.name, what);
+        self.accept_job(&ticket, &domain.name, kind, "begin", None, Stage::Called { op });
+    }
+
+    pub(super) fn begin_shutdown(&mut self, ticket: Ticket, domain: Domain) {
+        let op = self.begin(&domain.name, Op::Shutdown);
+        let now = self.now.mono;
+        let until = now.plus(SHUTDOWN_MS);
+        let stage = Stage::Asking { op: Some(op), again: now.plus(SHUTDOWN_AGAIN_MS), until, refused: None };
+        self.accept_job(&ticket, &domain.name, JobKind::Shutdown, "wait", None, stage);
+    }
+
+    pub(super) fn begin_migration(
+        &mut self,
+        ticket: Ticket,
+        domain: Domain,
+        to: ServerName,
+        address: Box<str>,
+    ) {
+        let name = domain.name.clone();
+        let op = self.begin(&name, Op::Migrate { address: address.clone() });
+        let stage = Stage::Moving { op, address, held: Box::new(domain) };
+        self.accept_job(&ticket, &name, JobKind::Migrate, "begin", Some(to), stage);
+    }
+
+    fn accept_job(
+        &mut self,
+        ticket: &Ticket,
+        name: &DomainName,
+        kind: JobKind,
+        phase: &str,
+        to: Option<ServerName>,
+        stage: Stage,
+    ) {
+        let (id, since) = (ticket.id.clone(), self.now.wall);
+        let job = Job { id, kind, phase: phase.into(), percent: 0, to, since };
+        let told = self.now.mono;
+        self.work(name).job = Some(Running { job, stage, told, untold: false });
+        self.publish_domain(name);
+        self.answer(ticket, About::Domain(name), Answer::Accepted);
+    }
+
+    /// The order to cancel the job that runs; that it may be cancelled now was checked.
+    pub(super) fn cancel(&mut self, ticket: Ticket, name: &DomainName) {
+        let about = About::Domain(name);
+        let (Some(domain), Some(run)) = (self.shown(name), self.works.get(name).and_then(|w| w.job.as_ref()))
+        else {
+            let failure = Failure::busy(format!("cannot cancel {name}: no job runs"));
+            return self.refuse(&ticket, about, failure);
+        };
+        match run.job.kind {
+            JobKind::Migrate => self.begin_short(ticket, domain, xvm_model::DomainCommand::Cancel),
+            JobKind::Shutdown => {
+                let why = "cancelled; the guest was asked, and may still power off";
+                self.end_job(name, Err(Failure::busy(format!("cannot shutdown {name}: {why}"))));
+                let text = format!("{name} is not asked to power off any more").into();
+                self.answer(&ticket, about, Answer::Done { text });
+            }
+            kind @ (JobKind::Start | JobKind::Reboot) => {
+                let why = format!(
+                    "cannot cancel the {kind} of {name}: it ends by itself; only a migration or a shutdown can be cancelled"
+                );
+                self.refuse(&ticket, about, Failure::busy(why));
+            }
+        }
+    }
+
+    pub(super) fn progressed(&mut self, op: Id, name: &DomainName, progress: Progress) {
+        let now = self.now.mono;
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        if run.op() != Some(op) {
+            return;
+        }
+        let over = progress.percent >= 100 && progress.remaining == 0;
+        let phase = if over { "switch" } else { "copy" };
+        let percent = progress.percent.min(100);
+        run.untold |= (&*run.job.phase, run.job.percent) != (phase, percent);
+        run.job.phase = phase.into();
+        run.job.percent = percent;
+        if run.untold && now.since(run.told) >= TELL_MS {
+            (run.told, run.untold) = (now, false);
+            self.publish_domain(name);
+        }
+    }
+
+    /// The call of a job has ended.
+    pub(super) fn job_finished(&mut self, name: &DomainName, result: HvResult<Option<Moved>>) {
+        let (now, mark) = (self.now.mono, self.mark());
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        let kind = run.job.kind;
+        match &mut run.stage {
+            Stage::Called { .. } if kind == JobKind::Reboot => {
+                let outcome = match result {
+                    Ok(_) => Ok(format!("{name} was asked to start anew").into()),
+                    Err(error) => Err(error.failure(&format!("reboot {name}"))),
+                };
+                self.end_job(name, outcome);
+            }
+            Stage::Called { .. } => {
+                let again = now.plus(ASK_AGAIN_MS);
+                run.stage = Stage::Ended { result: result.map(|_| ()), mark, again };
+                self.ask(name);
+            }
+            Stage::Asking { op, refused, .. } => {
+                *op = None;
+                match result {
+                    Ok(_) | Err(HvError::Unreachable(_)) => {}
+                    Err(error) => *refused = Some((error, mark)),
+                }
+                self.ask(name);
+            }
+            Stage::Moving { address, held, .. } => {
+                let moved = result.map(Option::unwrap_or_default);
+                let locating = Locating::new(std::mem::take(address), held.clone(), moved, mark, now);
+                run.stage = Stage::Locating(Box::new(locating));
+                run.job.phase = "ask".into();
+                self.publish_domain(name);
+                self.ask_both(name);
+            }
+            Stage::Ended { .. } | Stage::Locating(_) => {}
+        }
+    }
+
+    /// The domain's record is as of `query` or later.
+    pub(super) fn job_heard(&mut self, name: &DomainName, query: Id) {
+        let record = self.records.get(name);
+        let state = record.map(|d| d.state);
+        let active = state.is_some_and(DomainState::is_active);
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        match &mut run.stage {
+            Stage::Called { .. } => {}
+            Stage::Ended { result, mark, .. } if query > *mark => {
+                let outcome = started(name, result, state);
+                self.end_job(name, outcome);
+            }
+            Stage::Ended { .. } => {}
+            Stage::Asking { .. } if !active => {
+                self.end_job(name, Ok(format!("{name} is shut off").into()));
+            }
+            Stage::Asking { refused: Some((error, mark)), .. } if query > *mark => {
+                let failure = error.failure(&format!("shutdown {name}"));
+                self.end_job(name, Err(failure));
+            }
+            Stage::Asking { .. } => {}
+            Stage::Moving { held, .. } => {
+                if let Some(record) = record.filter(|_| active) {
+                    **held = record.clone();
+                }
+            }
+            Stage::Locating(l) => {
+                if query > l.mark {
+                    l.here = Some(record.cloned());
+                    self.judge_migration(name);
+                }
+            }
+        }
+    }
+
+    /// The question `query` about the domain was not answered; a repeated one may be.
+    pub(super) fn job_unheard(&mut self, name: &DomainName, query: Id) {
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        if let Stage::Locating(l) = &mut run.stage {
+            if query > l.mark {
+                l.here = None;
+            }
+        }
+    }
+
+    pub(super) fn job_timers(&mut self) {
+        let now = self.now.mono;
+        let due: Vec<DomainName> = self
+            .works
+            .iter()
+            .filter(|(_, w)| w.job.as_ref().and_then(Running::wake).is_some_and(|at| at <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.job_due(&name);
+        }
+    }
+
+    fn job_due(&mut self, name: &DomainName) {
+        let now = self.now.mono;
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        let tell = run.untold && now.since(run.told) >= TELL_MS;
+        if tell {
+            (run.told, run.untold) = (now, false);
+        }
+        match &mut run.stage {
+            Stage::Called { .. } | Stage::Moving { .. } => {}
+            Stage::Ended { again, .. } if *again <= now => {
+                *again = now.plus(ASK_AGAIN_MS);
+                self.ask(name);
+            }
+            Stage::Ended { .. } => {}
+            Stage::Asking { until, .. } if *until <= now => {
+                let why = format!(
+                    "cannot shutdown {name}: the guest has not powered off within {} s; `echo destroy > ctl` pulls the plug",
+                    SHUTDOWN_MS / 1000
+                );
+                self.end_job(name, Err(Failure::new(xvm_model::Code::TimedOut, why)));
+            }
+            Stage::Asking { op: None, again, .. } if *again <= now => {
+                *again = now.plus(SHUTDOWN_AGAIN_MS);
+                let op = self.begin(name, Op::Shutdown);
+                if let Some(Running { stage: Stage::Asking { op: slot, .. }, .. }) =
+                    self.works.get_mut(name).and_then(|w| w.job.as_mut())
+                {
+                    *slot = Some(op);
+                }
+            }
+            Stage::Asking { .. } => {}
+            Stage::Locating(l) if l.again <= now => self.migration_due(name),
+            Stage::Locating(_) => {}
+        }
+        if tell {
+            self.publish_domain(name);
+        }
+    }
+
+    /// The job of a domain that is on this server has ended.
+    pub(super) fn end_job(&mut self, name: &DomainName, result: Result<Box<str>, Failure>) {
+        let at = self.now.wall;
+        let Some(work) = self.works.get_mut(name) else { return };
+        let Some(run) = work.job.take() else { return };
+        work.last = Some(Box::new(Outcome { id: run.job.id, kind: run.job.kind, at, result }));
+        self.publish_domain(name);
+        self.drop_idle(name);
+    }
+}
+
+/// How a start ended, by what the domain is after the call.
+fn started(name: &DomainName, call: &HvResult<()>, state: Option<DomainState>) -> Result<Box<str>, Failure> {
+    match (state, call) {
+        (Some(state), _) if state.is_active() => Ok(format!("{name} is {state}").into()),
+        (_, Err(error)) => Err(error.failure(&format!("start {name}"))),
+        (Some(state), Ok(())) => Err(Failure::new(
+            xvm_model::Code::Io,
+            format!("cannot start {name}: it was started, and is {state} again"),
+        )),
+        (None, Ok(())) => Err(Failure::new(
+            xvm_model::Code::Io,
+            format!("cannot start {name}: it was started, and the hypervisor does not know it any more"),
+        )),
+    }
+}

@@ -1,0 +1,156 @@
+//! What goes into the agent's pure step and what comes out of it.
+//!
+//! ```text
+//!   bus ─────────────┐                            ┌──▶ publish
+//!   hypervisor news ─┤                            ├──▶ ask: sample, one domain, another hypervisor
+//!   answers, ends ───┼──▶ step(input, now) ──────▶┼──▶ begin an operation
+//!   clock ───────────┘    (crate::driver::agent)  └──▶ save settings
+//!        ▲                                              │
+//!        └────────────── the shell (crate::driver) ◀────┘
+//! ```
+//!
+//! Queries are numbered as they start: an answer that was asked for earlier never overwrites one that was asked for later.
+
+use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress};
+use uuid::Uuid;
+use xvm_model::{Body, Command, Domain, DomainName, DomainSettings, Ratio, ServerSettings, Topic};
+
+/// The number of a query or an operation; greater means started later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Id(pub u64);
+
+/// A change of a domain that a hypervisor is told to make; its end comes as [`Input::Finished`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// See [`crate::hypervisor::Hypervisor::start`].
+    Start,
+    /// See [`crate::hypervisor::Hypervisor::pause`].
+    Pause,
+    /// See [`crate::hypervisor::Hypervisor::unpause`].
+    Unpause,
+    /// See [`crate::hypervisor::Hypervisor::shutdown`].
+    Shutdown,
+    /// See [`crate::hypervisor::Hypervisor::reboot`].
+    Reboot,
+    /// See [`crate::hypervisor::Hypervisor::destroy`].
+    Destroy,
+    /// See [`crate::hypervisor::Hypervisor::migrate`].
+    Migrate {
+        /// Where the other hypervisor is.
+        address: Box<str>,
+    },
+    /// See [`crate::hypervisor::Hypervisor::cancel_migration`].
+    CancelMigration,
+    /// See [`crate::hypervisor::Hypervisor::load`].
+    Load {
+        /// How much of each vCPU.
+        share: Ratio,
+        /// For how long.
+        seconds: u32,
+    },
+    /// See [`crate::hypervisor::Hypervisor::set`].
+    Set(DomainSettings),
+}
+
+/// What the step learns.
+#[derive(Debug)]
+pub enum Input {
+    /// An order from the bus.
+    Command(Box<Command>),
+    /// Somebody joined.
+    RollCall,
+    /// The bus came (true) or went.
+    Link(bool),
+    /// The hypervisor tells something by itself.
+    News(HvEvent),
+    /// The answer to [`Effect::Sample`].
+    Sampled {
+        /// Which query.
+        query: Id,
+        /// The machine.
+        host: HvResult<Host>,
+        /// All domains.
+        domains: HvResult<Vec<Domain>>,
+    },
+    /// The answer to [`Effect::Ask`].
+    Asked {
+        /// Which query.
+        query: Id,
+        /// The domain that was asked for.
+        name: DomainName,
+        /// What the hypervisor said.
+        result: HvResult<Option<Domain>>,
+    },
+    /// The answer to [`Effect::Locate`].
+    Located {
+        /// Which query.
+        query: Id,
+        /// The domain that was asked for.
+        name: DomainName,
+        /// What the other hypervisor said.
+        result: HvResult<Option<Domain>>,
+    },
+    /// An operation ended; what a migration took comes with it.
+    Finished {
+        /// Which operation.
+        op: Id,
+        /// The domain it was for.
+        name: DomainName,
+        /// How it ended, by the call's own words.
+        result: HvResult<Option<Moved>>,
+    },
+    /// A migration goes on.
+    Progress {
+        /// Which operation.
+        op: Id,
+        /// The domain it is for.
+        name: DomainName,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// The answer to [`Effect::Save`].
+    Saved(Result<(), String>),
+    /// Time passed.
+    Tick,
+}
+
+/// What the step wants done. None of them waits; each is bounded in number by the domains that there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Say this on the bus.
+    Publish(Topic, Box<Body>),
+    /// Begin an operation.
+    Begin {
+        /// Its number.
+        op: Id,
+        /// For which domain.
+        name: DomainName,
+        /// What.
+        what: Op,
+    },
+    /// Ask the hypervisor for one domain.
+    Ask {
+        /// The query's number.
+        query: Id,
+        /// Which domain.
+        name: DomainName,
+    },
+    /// Ask another hypervisor for a domain.
+    Locate {
+        /// The query's number.
+        query: Id,
+        /// Where it is.
+        address: Box<str>,
+        /// Which domain.
+        name: DomainName,
+        /// Its identity.
+        uuid: Uuid,
+    },
+    /// Ask the hypervisor for the machine and all domains.
+    Sample {
+        /// The query's number.
+        query: Id,
+    },
+    /// Keep these settings on disk, and say whether that went well.
+    Save(ServerSettings),
+}
