@@ -1,0 +1,52 @@
+# xvm: `make demo` shows it, `make test` proves it.
+CARGO ?= cargo
+MOUNT ?= ./xvm
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# what the build needs, and what the tests need besides
+BUILD_PACKAGES = gcc pkg-config libzmq3-dev libvirt-dev fuse3
+TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
+	iproute2 procps cpio mandoc jq rsync prometheus python3 python3-zmq
+BINARIES = xvmfs agentd xvm-forwarder
+
+.PHONY: build demo test check bench install clean deps deps-test man
+
+build: deps
+	$(CARGO) build --release --bins
+
+demo: build
+	@exec examples/demo.sh target/release "$(MOUNT)"
+
+# formats, lints, documentation, then every test
+test: deps-test check
+	$(CARGO) test --workspace
+
+check: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+bench: deps-test
+	$(CARGO) build --release --bins
+	$(CARGO) run --release --package xvm-tests --bin bench
+
+man:
+	$(CARGO) xtask man
+
+deps:
+	@examples/packages.sh $(BUILD_PACKAGES)
+
+deps-test:
+	@examples/packages.sh $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+install: build
+	for b in $(BINARIES); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/sbin/$$b; done
+	for s in 4 5 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	for b in $(BINARIES); do install -m 644 completions/$$b.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for u in systemd/*.service; do sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$u > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$u); done
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# demo.sh BINARIES MOUNT: a cluster on this machine, mounted at MOUNT: a forwarder and the agents ferby, gerby and herby (simulated,
+# 4 CPUs and 16 GiB each) with the domains small-1 to small-5. Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
+set -u
+bin=$(cd "$1" && pwd) || exit 1
+made=; [ -d "$2" ] || { mkdir -p "$2" 2>/dev/null && made=1; }
+# a mount that a killed demo left answers ENOTCONN to everything: xvmfs heals it, we only need its path
+parent=$(cd "$(dirname "$2")" && pwd) || exit 1
+mount=$parent/$(basename "$2")
+run=${XDG_RUNTIME_DIR:-/tmp}/xvm-demo-$(id -u)-$(printf %s "$mount" | cksum | cut -d' ' -f1)
+bus=ipc://$run/bus
+
+say() { echo "demo: $*"; }
+
+# Ends the process whose number stands in a file, if it is still the program that we started.
+end() { # FILE PROGRAM SIGNAL
+    local pid t
+    pid=$(cat "$1" 2>/dev/null) || return 0
+    case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in */"$2" | */"$2 (deleted)") ;; *) rm -f "$1"; return 0 ;; esac
+    kill -"$3" "$pid" 2>/dev/null
+    for t in $(seq 100); do [ -d "/proc/$pid" ] || break; sleep 0.05; done
+    [ ! -d "/proc/$pid" ] || kill -9 "$pid" 2>/dev/null
+    rm -f "$1"
+}
+
+mounted() { grep -q " $(printf %s "$mount" | sed 's/ /\\\\040/g') fuse.xvmfs " /proc/self/mounts; }
+
+down() {
+    end "$run/xvmfs.pid" xvmfs TERM
+    if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
+    for name in ferby gerby herby; do end "$run/$name.pid" agentd TERM; done
+    end "$run/forwarder.pid" xvm-forwarder TERM
+    rm -rf "$run"
+    [ -z "$made" ] || rmdir "$mount" 2>/dev/null
+}
+
+start() { # NAME PROGRAM ARGUMENTS...: in a session of its own, so that Ctrl-C reaches this script alone and it ends all in order
+    local name=$1; shift
+    setsid "$bin/$@" < /dev/null >> "$run/$name.log" 2>&1 &
+    echo $! > "$run/$name.pid"
+}
+
+fail() { say "$*"; tail -n 5 "$run"/*.log 2>/dev/null; exit 1; }
+
+mkdir -p -m 700 "$run" || exit 1
+exec 9> "$run.lock"
+flock -n 9 || { say "a demo runs on $mount already"; exit 1; }
+trap 'exit 130' INT; trap 'exit 143' TERM HUP
+trap 'trap "" INT TERM HUP; down' EXIT
+# what a killed demo left
+for name in xvmfs:xvmfs ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
+if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
+rm -rf "$run"; mkdir -m 700 "$run"; mkdir -p "$mount" || exit 1
+
+start forwarder xvm-forwarder --name demo "$bus" 9>&-
+domains=(small-1 small-2 small-3 small-4 small-5)
+for i in 0 1 2; do
+    name=(ferby gerby herby); name=${name[$i]}; specs=()
+    for j in "${!domains[@]}"; do [ $((j % 3)) = $i ] && specs+=(--domain "${domains[$j]}"); done
+    start "$name" agentd --name "$name" --forwarder "$bus" --state "$run/$name" --cpus 4 --memory 16384 "${specs[@]}" 9>&-
+done
+start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
+for t in $(seq 200); do
+    [ "$(ls "$mount/domains" 2>/dev/null | wc -l)" = 5 ] && break
+    [ -d "/proc/$(cat "$run/xvmfs.pid")" ] || fail "xvmfs ended"
+    [ "$t" != 200 ] || fail "the cluster did not come up in 10 s"
+    sleep 0.05
+done
+
+say "a cluster is mounted at $mount; in another shell try:"
+cat <<EOF
+
+    cat $mount/status
+    echo pause > $mount/domains/small-1/ctl; cat $mount/domains/small-1/state
+    mv $mount/servers/ferby/domains/small-1 $mount/servers/herby/domains/
+    cat $mount/domains/small-1/wait
+    tail -f $mount/events
+
+\$ cat $mount/status
+EOF
+cat "$mount/status"
+say "Ctrl-C ends it; logs are in $run"
+while :; do
+    for pid in "$run"/*.pid; do
+        p=$(cat "$pid")
+        if [ ! -d "/proc/$p" ]; then say "$(basename "$pid" .pid) ended, see its log"; mv "$pid" "$pid.ended"; fi
+    done
+    [ -e "$run/xvmfs.pid" ] || exit 1
+    sleep 1 &
+    wait $!
+done

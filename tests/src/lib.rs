@@ -1,0 +1,1 @@
+//! What whole-cluster tests share: daemons as processes, a mount, conditions to wait for.

@@ -1,0 +1,91 @@
+//! xvm-messages(5): the bus, from the topic table, with real messages as examples.
+
+use crate::roff::Page;
+use anyhow::Result;
+use uuid::Uuid;
+use xvm_model::message::{MESSAGE_MAX, VERSION};
+use xvm_model::*;
+
+/// The page.
+pub fn page() -> Result<String> {
+    let mut p = Page::new("xvm-messages", 5, "what xvm's daemons say on the bus");
+    p.section("DESCRIPTION").text(&format!(
+        "Daemons publish to and subscribe at a forwarder, xvm-forwarder(8), by ZeroMQ PUB and SUB sockets. A message is two frames: \
+         the topic, then an envelope in JSON of at most {MESSAGE_MAX} bytes. A receiver drops what is not of this form, what it has \
+         had already, and what comes from a sender that may not speak under its topic.",
+    ));
+    p.section("ENVELOPE");
+    for (field, about) in [
+        ("v", format!("The version of this layout: {VERSION}.")),
+        ("from", "Who says it: agent/SERVER, client/CLIENT or forwarder/NAME.".into()),
+        ("boot", "The sender's life: a later one has a greater number (milliseconds since 1970 at its start).".into()),
+        ("seq", "Counts the messages of this life from 1.".into()),
+        ("at", "The sender's clock, in milliseconds since 1970. Clocks of two senders need not agree.".into()),
+        ("body", "What is said; its field type names the kind.".into()),
+    ] {
+        p.item(field, &about);
+    }
+    p.section("TOPICS");
+    for row in TOPICS {
+        p.subsection(row.pattern);
+        p.text(&format!("{} \u{2192} {}, type {}: {}", row.from, row.to, row.body, row.about));
+        p.literal(&example(row)?);
+    }
+    p.section("LAWS").text(
+        "State is repeated: a heartbeat is a server's whole state, and an older message (boot, seq) never wins over a newer one. \
+         An order is carried out at most once and never late: it has an id, names the life of its receiver, and is void after its \
+         deadline, which is in the receiver's own clock.",
+    );
+    p.section("SEE ALSO").line(".BR xvm (4),\n.BR xvm-forwarder (8),\n.BR agentd (8)");
+    Ok(p.finish())
+}
+
+fn example(row: &TopicRow) -> Result<String> {
+    let ferby = ServerName::parse("ferby")?;
+    let client = ClientName::parse("desk-1")?;
+    let id: Box<str> = "desk-1.1795377000000.7".into();
+    let name = DomainName::parse("small-1")?;
+    let domain = Domain {
+        state: DomainState::Running,
+        load: Ratio::new(0.42),
+        vcpus: vec![Vcpu { load: Ratio::new(0.42), cpu: Some(2) }],
+        memory: DomainMemory { max: 524_288, current: 524_288, resident: None },
+        ..Domain::new(name.clone(), Uuid::from_u128(1))
+    };
+    let agent = || Sender::Agent(ferby.clone());
+    let (from, body) = match row.body {
+        "heartbeat" => (
+            agent(),
+            Body::Heartbeat(Box::new(Heartbeat {
+                settings: ServerSettings::default(),
+                points: 0,
+                hypervisor: HypervisorKind::Sim,
+                address: "10.0.0.1:5760".into(),
+                stale: None,
+                cpus: vec![Ratio::new(0.1), Ratio::new(0.12), Ratio::new(0.42), Ratio::ZERO],
+                memory: ServerMemory { total: 16_777_216, free: 16_252_928 },
+                domains: vec![domain],
+                departed: vec![],
+            })),
+        ),
+        "domain" => (agent(), Body::Domain(Box::new(DomainChange::Is { domain }))),
+        "command" => (
+            Sender::Client(client.clone()),
+            Body::Command(Box::new(Command {
+                id,
+                client,
+                boot: Boot(1_795_376_000_000),
+                deadline: Wall(1_795_377_017_000),
+                order: Order::Domain { name, command: DomainCommand::Pause },
+            })),
+        ),
+        "reply" => (
+            agent(),
+            Body::Reply(Box::new(Reply { id, answer: Answer::Done { text: "small-1 is paused".into() }, news: None })),
+        ),
+        "roll-call" => (Sender::Client(client), Body::RollCall),
+        _ => (Sender::Forwarder(ServerName::parse("main")?), Body::Forwarder(Counters::default())),
+    };
+    let envelope = Envelope { v: VERSION, from, boot: Boot(1_795_377_000_000), seq: 12, at: Wall(1_795_377_012_000), body };
+    Ok(serde_json::to_string_pretty(&envelope)?)
+}
