@@ -13,6 +13,7 @@
 //! | [`view`] | the cluster as one process knows it, and the events of its changes |
 //! | [`receipts`], [`outbox`] | commands at most once: the receiver's and the sender's memory |
 //! | [`points`], [`placement`] | the overload counter; the best server for a domain |
+//! | [`policy`] | who needs help, what goes, who takes it: rules as values |
 //! | [`history`] | a day of load in 288 bytes |
 
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod names;
 pub mod outbox;
 pub mod placement;
 pub mod points;
+pub mod policy;
 pub mod ratio;
 pub mod receipts;
 pub mod server;
