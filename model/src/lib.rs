@@ -13,6 +13,7 @@
 //! | [`view`] | the cluster as one process knows it, and the events of its changes |
 //! | [`receipts`], [`outbox`] | commands at most once: the receiver's and the sender's memory |
 //! | [`points`], [`placement`] | the overload counter; the best server for a domain |
+//! | [`negotiation`] | how servers agree on a move: both sides of a round |
 //! | [`policy`] | who needs help, what goes, who takes it: rules as values |
 //! | [`history`] | a day of load in 288 bytes |
 
@@ -25,6 +26,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod message;
 pub mod names;
+pub mod negotiation;
 pub mod outbox;
 pub mod placement;
 pub mod points;

@@ -119,10 +119,28 @@ impl Host {
         (self.load().min(1.0) + self.memory_share()) / 2.0
     }
 
-    /// The sums of its domains' levels and variances, in CPUs and CPUs².
-    pub fn outlook(&self) -> (f64, f64) {
-        self.all().fold((0.0, 0.0), |(l, v), g| (l + g.habit.level(), v + g.habit.variance()))
+    /// The sums over its domains and reservations.
+    pub fn sums(&self) -> Sums {
+        self.all().fold(Sums::default(), |s, g| Sums {
+            demand: s.demand + g.load,
+            level: s.level + g.habit.level(),
+            variance: s.variance + g.habit.variance(),
+            memory: s.memory.saturating_add(g.memory),
+        })
     }
+}
+
+/// Sums over all domains of a server and its reservations: what a decision about one more or one less is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sums {
+    /// CPUs wanted now.
+    pub demand: f64,
+    /// CPUs wanted usually.
+    pub level: f64,
+    /// The variance around that, in CPUs².
+    pub variance: f64,
+    /// Memory in KiB.
+    pub memory: u64,
 }
 
 /// What an agent knows of the others from their heartbeats.
@@ -192,7 +210,7 @@ pub trait Policy: std::fmt::Debug + Send {
     fn pain(&self, host: &Host, now: Mono) -> Option<f64>;
 
     /// The relief that giving `guest` away brings, or nothing when that does not pay; the greatest is wished for first.
-    fn relief(&self, host: &Host, guest: &Guest, pain: f64) -> Option<f64>;
+    fn relief(&self, host: &Host, sums: &Sums, guest: &Guest, pain: f64) -> Option<f64>;
 
     /// How many wishes a request has at most.
     fn wishes(&self) -> usize {
@@ -200,7 +218,7 @@ pub trait Policy: std::fmt::Debug + Send {
     }
 
     /// What taking the wish with number `index` is worth for both servers, or nothing when it does not pay.
-    fn worth(&self, host: &Host, request: &Request, index: usize) -> Option<Worth>;
+    fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth>;
 
     /// The share of a helper's CPUs that may be wanted with the domain on board.
     fn limit(&self) -> f64;

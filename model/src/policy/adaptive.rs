@@ -13,7 +13,7 @@
 //! room is. What the rule knows: each own domain's level and variance; of the asker its pain and the wishes' numbers. Offers come the
 //! sooner the more they gain, so the first offer is the best.
 
-use super::{Guest, Host, Peers, Policy, Request, Worth, habit::shortfall};
+use super::{Guest, Host, Peers, Policy, Request, Sums, Worth, habit::shortfall};
 use crate::Mono;
 
 /// How long the gain of a move is counted, in seconds. Levels drift apart over hours; three of them is the middle of a shift.
@@ -57,9 +57,8 @@ impl Adaptive {
     }
 
     /// What `host` will suffer with a change of level and variance, in CPU seconds.
-    fn suffers(host: &Host, level: f64, variance: f64) -> f64 {
-        let (l, v) = host.outlook();
-        shortfall(l + level, (v + variance).max(0.0), host.cpus) * HORIZON_S
+    fn suffers(host: &Host, sums: &Sums, level: f64, variance: f64) -> f64 {
+        shortfall(sums.level + level, (sums.variance + variance).max(0.0), host.cpus) * HORIZON_S
     }
 }
 
@@ -73,15 +72,16 @@ impl Policy for Adaptive {
     }
 
     fn pain(&self, host: &Host, now: Mono) -> Option<f64> {
+        let sums = host.sums();
         let rests = self.gave.is_some_and(|at| now.since(at) < PAUSE_MS);
-        if self.units < MIN_UNITS || rests || (!self.even && host.outlook().0 < HIGH * host.cpus) {
+        if self.units < MIN_UNITS || rests || (!self.even && sums.level < HIGH * host.cpus) {
             return None;
         }
-        Some(Self::suffers(host, 0.0, 0.0)).filter(|&pain| pain >= MIN_GAIN_S)
+        Some(Self::suffers(host, &sums, 0.0, 0.0)).filter(|&pain| pain >= MIN_GAIN_S)
     }
 
-    fn relief(&self, host: &Host, guest: &Guest, pain: f64) -> Option<f64> {
-        let relief = pain - Self::suffers(host, -guest.habit.level(), -guest.habit.variance());
+    fn relief(&self, host: &Host, sums: &Sums, guest: &Guest, pain: f64) -> Option<f64> {
+        let relief = pain - Self::suffers(host, sums, -guest.habit.level(), -guest.habit.variance());
         (relief >= MIN_GAIN_S && relief >= MIN_SHARE * pain).then_some(relief)
     }
 
@@ -89,10 +89,10 @@ impl Policy for Adaptive {
         64
     }
 
-    fn worth(&self, host: &Host, request: &Request, index: usize) -> Option<Worth> {
+    fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth> {
         let wish = &request.wishes[index];
-        let own = Self::suffers(host, 0.0, 0.0);
-        let with = Self::suffers(host, wish.guest.habit.level(), wish.guest.habit.variance());
+        let own = Self::suffers(host, sums, 0.0, 0.0);
+        let with = Self::suffers(host, sums, wish.guest.habit.level(), wish.guest.habit.variance());
         let gain = wish.relief - (with - own);
         let pays = gain >= MIN_GAIN_S && gain >= MIN_SHARE * (request.pain + own);
         pays.then(|| Worth { gain, delay_ms: 100.0 * (1.0 - gain / request.pain).clamp(0.0, 1.0) })

@@ -5,7 +5,7 @@
 //! An agent that has the load of each CPU counts with [`crate::points::Points`], second by second; this is the same rule for
 //! samples of a whole server, which is all that recorded loads have.
 
-use super::{Guest, Host, Peers, Policy, Request, Worth};
+use super::{Guest, Host, Peers, Policy, Request, Sums, Worth};
 use crate::{DomainName, Mono, Watchdog};
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl Policy for Counter {
         (self.points >= self.watchdog.limit).then(|| host.load())
     }
 
-    fn relief(&self, _: &Host, guest: &Guest, _: f64) -> Option<f64> {
+    fn relief(&self, _: &Host, _: &Sums, guest: &Guest, _: f64) -> Option<f64> {
         Some(guest.load - self.before.get(&guest.name).copied().unwrap_or(0.0))
     }
 
@@ -49,8 +49,8 @@ impl Policy for Counter {
         1
     }
 
-    fn worth(&self, host: &Host, request: &Request, index: usize) -> Option<Worth> {
-        let projected = (host.demand() + request.wishes[index].guest.load) / host.cpus;
+    fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth> {
+        let projected = (sums.demand + request.wishes[index].guest.load) / host.cpus;
         Some(Worth { gain: request.load - projected, delay_ms: 100.0 * projected })
     }
 

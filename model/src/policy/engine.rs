@@ -3,7 +3,7 @@
 //! Whoever asks and whoever helps runs the same [`Engine`]. It needs nothing but its own [`Host`] and the message before it, so
 //! it decides the same on every server without a master.
 
-use super::{Guest, Host, Offer, Peers, Policy, Request, Wish};
+use super::{Guest, Host, Offer, Peers, Policy, Request, Sums, Wish};
 use crate::Mono;
 
 /// How careful the engine is.
@@ -71,19 +71,22 @@ impl Engine {
     pub fn may_leave(&self, host: &Host, guest: &Guest, now: Mono) -> bool {
         let cool = guest.arrived.is_none_or(|at| now.since(at) >= self.guards.cooldown_ms);
         let stuck = guest.pin.0.len() == 1 && guest.pin.allows(&host.name);
-        let mates =
-            host.all().any(|g| g.name != guest.name && g.with.iter().any(|group| guest.with.contains(group)));
+        let mates = !guest.with.is_empty()
+            && host
+                .all()
+                .any(|g| g.name != guest.name && g.with.iter().any(|group| guest.with.contains(group)));
         guest.movable && cool && !stuck && !mates
     }
 
     /// What to ask the others, when help is needed and a domain may leave.
     pub fn ask(&self, host: &Host, now: Mono) -> Option<Request> {
         let pain = self.policy.pain(host, now)?;
+        let sums = host.sums();
         let mut wishes: Vec<(f64, &Guest)> = host
             .guests
             .iter()
             .filter(|g| self.may_leave(host, g, now))
-            .filter_map(|g| Some((self.policy.relief(host, g, pain)?, g)))
+            .filter_map(|g| Some((self.policy.relief(host, &sums, g, pain)?, g)))
             .collect();
         // of equal relief the domain with the lower priority bears the move; names make the order total
         wishes.sort_by(|a, b| {
@@ -95,8 +98,8 @@ impl Engine {
         }
         Some(Request {
             asker: host.name.clone(),
-            load: host.load(),
-            level: host.outlook().0 / host.cpus,
+            load: sums.demand / host.cpus,
+            level: sums.level / host.cpus,
             cpus: host.cpus,
             pain,
             wishes: wishes
@@ -107,7 +110,7 @@ impl Engine {
     }
 
     /// Whether `host` may take `wish` at all; its projected load when it may.
-    pub fn admit(&self, host: &Host, request: &Request, wish: &Wish) -> Result<f64, Refusal> {
+    pub fn admit(&self, host: &Host, sums: &Sums, request: &Request, wish: &Wish) -> Result<f64, Refusal> {
         let guest = &wish.guest;
         if !host.accepting || host.name == request.asker {
             return Err(Refusal::Closed);
@@ -115,15 +118,17 @@ impl Engine {
         if !guest.pin.allows(&host.name) {
             return Err(Refusal::Pinned);
         }
-        if host.all().any(|g| g.apart.iter().any(|group| guest.apart.contains(group))) {
+        if !guest.apart.is_empty()
+            && host.all().any(|g| g.apart.iter().any(|group| guest.apart.contains(group)))
+        {
             return Err(Refusal::Apart);
         }
-        if host.all().map(|g| g.memory).sum::<u64>().saturating_add(guest.memory) > host.memory {
+        if sums.memory.saturating_add(guest.memory) > host.memory {
             return Err(Refusal::Memory);
         }
         // the present load and the usual level: neither may push the server over, whichever is greater
-        let usual = (host.outlook().0 + guest.habit.level()) / host.cpus;
-        let projected = ((host.demand() + guest.load) / host.cpus).max(usual);
+        let usual = (sums.level + guest.habit.level()) / host.cpus;
+        let projected = ((sums.demand + guest.load) / host.cpus).max(usual);
         if projected >= self.policy.limit() {
             return Err(Refusal::Load);
         }
@@ -136,16 +141,17 @@ impl Engine {
 
     /// The best offer that `host` can make, or why it makes none (the reason for its last wish).
     pub fn offer(&self, host: &Host, request: &Request) -> Result<Offer, Refusal> {
+        let sums = host.sums();
         let (mut best, mut why): (Option<Offer>, Refusal) = (None, Refusal::Gain);
         for (index, wish) in request.wishes.iter().enumerate() {
-            let projected = match self.admit(host, request, wish) {
+            let projected = match self.admit(host, &sums, request, wish) {
                 Ok(projected) => projected,
                 Err(refusal) => {
                     why = refusal;
                     continue;
                 }
             };
-            let Some(worth) = self.policy.worth(host, request, index) else {
+            let Some(worth) = self.policy.worth(host, &sums, request, index) else {
                 why = Refusal::Gain;
                 continue;
             };

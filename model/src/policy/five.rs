@@ -2,7 +2,7 @@
 //! the next is predicted above it too (first-order autoregression over the last hour of samples). The most loaded domain goes to
 //! the least loaded server that stays below 75 %; when nobody can take it, the next.
 
-use super::{Guest, Host, Peers, Policy, Request, Worth};
+use super::{Guest, Host, Peers, Policy, Request, Sums, Worth};
 use crate::Mono;
 use std::collections::VecDeque;
 
@@ -47,7 +47,7 @@ impl Policy for ThreeOfFive {
         (self.loads.len() >= 5 && hot >= 3 && predicted(&self.loads)? > THRESHOLD).then(|| host.load())
     }
 
-    fn relief(&self, _: &Host, guest: &Guest, _: f64) -> Option<f64> {
+    fn relief(&self, _: &Host, _: &Sums, guest: &Guest, _: f64) -> Option<f64> {
         Some(guest.load)
     }
 
@@ -55,8 +55,8 @@ impl Policy for ThreeOfFive {
         usize::MAX
     }
 
-    fn worth(&self, host: &Host, request: &Request, index: usize) -> Option<Worth> {
-        let projected = (host.demand() + request.wishes[index].guest.load) / host.cpus;
+    fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth> {
+        let projected = (sums.demand + request.wishes[index].guest.load) / host.cpus;
         // the first wish that anybody can take wins, and for it the least loaded helper
         Some(Worth { gain: -(index as f64), delay_ms: 200.0 * index as f64 + 100.0 * projected })
     }

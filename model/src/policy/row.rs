@@ -6,7 +6,7 @@
 //! more than 10 % above the mean of all in three samples in a row, and a move must make the spread of asker and helper around that
 //! mean smaller by 10 %; the move that makes it smallest wins.
 
-use super::{Guest, Host, Peers, Policy, Request, Worth};
+use super::{Guest, Host, Peers, Policy, Request, Sums, Worth};
 use crate::Mono;
 
 /// How far above the mean a score must be, and what share of the spread a move must take away.
@@ -29,13 +29,12 @@ impl ThreeInARow {
     }
 
     /// How much smaller the squared distance from the mean gets when `guest` comes (`sign` 1) or goes (-1).
-    fn change(&self, host: &Host, guest: &Guest, sign: f64) -> (f64, f64) {
-        let (cpu, memory) = (host.load(), host.memory_share());
+    fn change(&self, host: &Host, sums: &Sums, guest: &Guest, sign: f64) -> (f64, f64) {
+        let total = host.memory.max(1) as f64;
+        let (cpu, memory) = (sums.demand / host.cpus, sums.memory as f64 / total);
         let now = self.spread(cpu, memory);
-        let then = self.spread(
-            cpu + sign * guest.load / host.cpus,
-            memory + sign * guest.memory as f64 / host.memory.max(1) as f64,
-        );
+        let then =
+            self.spread(cpu + sign * guest.load / host.cpus, memory + sign * guest.memory as f64 / total);
         (now, now - then)
     }
 }
@@ -54,17 +53,17 @@ impl Policy for ThreeInARow {
         (self.row >= HOLD).then(|| self.spread(host.load(), host.memory_share()))
     }
 
-    fn relief(&self, host: &Host, guest: &Guest, _: f64) -> Option<f64> {
-        Some(self.change(host, guest, -1.0).1)
+    fn relief(&self, host: &Host, sums: &Sums, guest: &Guest, _: f64) -> Option<f64> {
+        Some(self.change(host, sums, guest, -1.0).1)
     }
 
     fn wishes(&self) -> usize {
         usize::MAX
     }
 
-    fn worth(&self, host: &Host, request: &Request, index: usize) -> Option<Worth> {
+    fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth> {
         let wish = &request.wishes[index];
-        let (own, change) = self.change(host, &wish.guest, 1.0);
+        let (own, change) = self.change(host, sums, &wish.guest, 1.0);
         let (gain, all) = (wish.relief + change, request.pain + own);
         (gain > MARGIN * all).then(|| Worth { gain, delay_ms: 100.0 * (1.0 - gain / all) })
     }
