@@ -1,1 +1,214 @@
-//! Properties that hold for every rule.
+//! Properties that hold for every rule, in a cluster that is played without a network: whoever asks gets the first offer at once.
+
+use super::*;
+use crate::Watchdog;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const UNIT_MS: u64 = 300_000;
+
+struct Cluster {
+    hosts: Vec<Host>,
+    engines: Vec<Engine>,
+    now: Mono,
+    moved: HashMap<DomainName, Mono>,
+    moves: usize,
+}
+
+fn guest(name: &str, load: f64) -> Guest {
+    Guest { load, ..Guest::new(DomainName::parse(name).expect("name"), 1) }
+}
+
+fn server(n: usize) -> ServerName {
+    ServerName::parse(&format!("s{n}")).expect("name")
+}
+
+impl Cluster {
+    fn new(rule: &str, servers: usize, memory: u64) -> Cluster {
+        Cluster {
+            hosts: (0..servers).map(|s| Host::new(server(s), 4.0, memory)).collect(),
+            engines: (0..servers)
+                .map(|_| Engine::new(by_name(rule, UNIT_MS as f64 / 1000.0).expect("rule")))
+                .collect(),
+            now: Mono(0),
+            moved: HashMap::new(),
+            moves: 0,
+        }
+    }
+
+    /// One unit in which each domain wants what `load` says; each server may give one domain away.
+    fn unit(&mut self, load: impl Fn(&DomainName) -> f64) {
+        for guest in self.hosts.iter_mut().flat_map(|h| &mut h.guests) {
+            guest.load = load(&guest.name);
+            guest.habit.note(guest.load, UNIT_MS as f64 / 1000.0);
+        }
+        let score = self.hosts.iter().map(Host::score).sum::<f64>() / self.hosts.len() as f64;
+        for (engine, host) in self.engines.iter_mut().zip(&self.hosts) {
+            engine.sample(host, &Peers { score }, self.now);
+        }
+        for asker in 0..self.hosts.len() {
+            let Some(request) = self.engines[asker].ask(&self.hosts[asker], self.now) else { continue };
+            let first = (0..self.hosts.len())
+                .filter_map(|h| Some((h, self.engines[h].offer(&self.hosts[h], &request).ok()?)))
+                .min_by(|a, b| a.1.worth.delay_ms.total_cmp(&b.1.worth.delay_ms));
+            if let Some((helper, offer)) = first {
+                self.carry(asker, helper, &request.wishes[offer.wish].guest.name, offer.projected);
+            }
+        }
+        self.now = self.now.plus(UNIT_MS);
+    }
+
+    fn carry(&mut self, from: usize, to: usize, name: &DomainName, projected: f64) {
+        let at = self.hosts[from].guests.iter().position(|g| g.name == *name).expect("it is there");
+        let mut guest = self.hosts[from].guests.remove(at);
+        guest.arrived = Some(self.now);
+        self.hosts[to].guests.push(guest);
+        self.engines[from].policy.gave(self.now);
+        self.moves += 1;
+        let (host, limit) = (&self.hosts[to], self.engines[to].policy.limit());
+        assert!(host.load() < limit && host.load() <= projected + 1e-9, "{} is overfilled", host.name);
+        assert!(host.sums().memory <= host.memory, "{} has too little memory", host.name);
+        let before = self.moved.insert(name.clone(), self.now);
+        let cooldown = self.engines[from].guards.cooldown_ms;
+        assert!(
+            before.is_none_or(|b| self.now.since(b) >= cooldown),
+            "{name} moved twice within its cooldown"
+        );
+    }
+
+    /// Pins and groups.
+    fn check(&self) {
+        for host in &self.hosts {
+            for (i, g) in host.guests.iter().enumerate() {
+                assert!(g.pin.allows(&host.name), "{} is not where it is pinned to", g.name);
+                for other in &host.guests[i + 1..] {
+                    assert!(
+                        !g.apart.iter().any(|a| other.apart.contains(a)),
+                        "{} is with {}",
+                        g.name,
+                        other.name
+                    );
+                }
+            }
+        }
+        let mut homes: HashMap<&str, &ServerName> = HashMap::new();
+        for host in &self.hosts {
+            for group in host.guests.iter().flat_map(|g| &g.with) {
+                assert_eq!(*homes.entry(group).or_insert(&host.name), &host.name, "group {group} was parted");
+            }
+        }
+    }
+}
+
+/// A load between 0 and 1 for a name and a unit, from a seed.
+fn noise(seed: u64, name: &DomainName, unit: u64) -> f64 {
+    let mut x = seed ^ unit.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for b in name.as_str().bytes() {
+        x = (x ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3);
+    }
+    x ^= x >> 29;
+    (x.wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f64 / (1u64 << 24) as f64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// If this fails, a rule can break a guard: overfill a helper, move a domain within its cooldown, away from its pin, away from
+    /// its group or to a domain that it must stay apart from.
+    #[test]
+    fn guards_hold_for_every_rule_and_any_load(rule in 0usize..NAMES.len(), seed in any::<u64>(), memory in 6u64..12) {
+        let mut c = Cluster::new(NAMES[rule], 4, memory);
+        for d in 0..20usize {
+            let home = if d < 12 { d % 2 } else { d % 4 };
+            let mut g = guest(&format!("d{d}"), 0.0);
+            match d {
+                0 => g.pin = Pin(vec![server(0)]),
+                1 => g.pin = Pin(vec![server(1), server(3)]),
+                2 | 3 => g.apart = vec!["db".into()],
+                4 | 6 => g.with = vec!["web".into()],
+                7 => g.movable = false,
+                8 => g.priority = 90,
+                _ => {}
+            }
+            c.hosts[home].guests.push(g);
+        }
+        for unit in 0..60 {
+            c.unit(|name| if noise(seed, name, 0) < 0.4 { 0.9 } else { noise(seed, name, unit) });
+            c.check();
+            prop_assert!(c.hosts[1].guests.iter().any(|g| g.name.as_str() == "d7"), "what is not movable stays");
+        }
+    }
+
+    /// If this fails, an evenly loaded cluster is disturbed.
+    #[test]
+    fn on_a_balanced_cluster_nothing_moves(rule in 0usize..NAMES.len(), each in 0.05f64..0.55) {
+        let mut c = Cluster::new(NAMES[rule], 4, 16);
+        for d in 0..20 {
+            c.hosts[d % 4].guests.push(guest(&format!("d{d}"), 0.0));
+        }
+        for _ in 0..50 {
+            c.unit(|_| each);
+        }
+        prop_assert_eq!(c.moves, 0);
+    }
+
+    /// If this fails, balancing what has been balanced moves something.
+    #[test]
+    fn balancing_twice_does_nothing_more(rule in 0usize..NAMES.len(), busy in 5usize..14) {
+        let mut c = Cluster::new(NAMES[rule], 4, 40);
+        for d in 0..busy {
+            c.hosts[0].guests.push(guest(&format!("d{d}"), 0.0));
+        }
+        (0..200).for_each(|_| c.unit(|_| 0.8));
+        let moves = c.moves;
+        (0..200).for_each(|_| c.unit(|_| 0.8));
+        prop_assert_eq!(c.moves, moves);
+    }
+
+    /// If this fails, a spike shorter than a rule's time moves something.
+    #[test]
+    fn a_short_spike_moves_nothing(rule in 0usize..NAMES.len(), calm in 24u64..80) {
+        let mut c = Cluster::new(NAMES[rule], 3, 16);
+        for d in 0..15 {
+            c.hosts[d % 3].guests.push(guest(&format!("d{d}"), 0.0));
+        }
+        for unit in 0..calm + 40 {
+            let spike = (calm..calm + 2).contains(&unit);
+            c.unit(|name| if spike && name.as_str().len() == 2 { 0.95 } else { 0.3 });
+        }
+        prop_assert_eq!(c.moves, 0);
+    }
+}
+
+/// If this fails, the story of the demo does not end as told: five busy domains on four CPUs, the sixth of a point each unit.
+#[test]
+fn points_relieves_one_full_server_with_the_fewest_moves() {
+    let mut c = Cluster::new("points", 4, 40);
+    for d in 0..12 {
+        c.hosts[0].guests.push(guest(&format!("d{d}"), 0.0));
+    }
+    (0..100).for_each(|_| c.unit(|_| 1.0));
+    let counts: Vec<usize> = c.hosts.iter().map(|h| h.guests.len()).collect();
+    assert_eq!((counts, c.moves), (vec![3, 3, 3, 3], 9));
+    assert!(c.hosts[0].load() < Watchdog::default().threshold.get());
+}
+
+/// If this fails, `adaptive` is as quick with a spiky domain as with a steady one.
+#[test]
+fn adaptive_waits_longer_for_the_spiky() {
+    let wait = |steady: bool| {
+        let mut c = Cluster::new("adaptive", 3, 40);
+        for d in 0..7 {
+            c.hosts[0].guests.push(guest(&format!("d{d}"), 0.0));
+        }
+        // calm for two hours, then four domains want all: at each unit, or at one in four
+        (0..24).for_each(|_| c.unit(|_| 0.4));
+        (0u64..60)
+            .find(|unit| {
+                c.unit(|n| if n.as_str() < "d4" && (steady || unit % 4 == 0) { 1.0 } else { 0.45 });
+                c.moves > 0
+            })
+            .unwrap_or(60)
+    };
+    assert!(wait(true) < wait(false), "steady {} units, spiky {} units", wait(true), wait(false));
+}
