@@ -50,9 +50,9 @@ pub fn verdict(rules: &[(String, Figures)]) -> Option<String> {
         .min_by(|a, b| a.1.lost().total_cmp(&b.1.lost()))
         .map(|r| (&r.0, &r.1))?;
     let mut out = String::new();
-    write!(
+    writeln!(
         out,
-        "{:>23} adaptive loses {:.2} of what {name} loses, with {} of its {} moves, {} undone\n",
+        "{:>23} adaptive loses {:.2} of what {name} loses, with {} of its {} moves, {} undone",
         "",
         own.lost() / best.lost().max(1e-9),
         own.moves,

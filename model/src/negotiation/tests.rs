@@ -152,10 +152,9 @@ impl World {
             }
             let agent = &self.agents[a];
             let moving = self.carries.iter().any(|c| c.from == a || c.to == a);
-            if ask && !moving && agent.host.load() >= LIMIT && agent.talk.may_ask(Mono(now)) {
-                if let Some(request) = agent.engine.ask(&agent.host, Mono(now)) {
-                    self.step(a, Input::Ask(Box::new(request)));
-                }
+            let asks = ask && !moving && agent.host.load() >= LIMIT && agent.talk.may_ask(Mono(now));
+            if asks && let Some(request) = agent.engine.ask(&agent.host, Mono(now)) {
+                self.step(a, Input::Ask(Box::new(request)));
             }
         }
     }

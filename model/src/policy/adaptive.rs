@@ -1,11 +1,10 @@
 //! `adaptive`: moves the domain to the server where that saves the most CPU time in the hours to come.
 //!
 //! ```text
-//!   pain(server)   = shortfall(sum of levels, sum of variances, CPUs) × HORIZON       CPU seconds that will be missed
+//!   pain(server)   = shortfall(sum of levels, DOUBT × sum of variances, CPUs) × HORIZON    CPU seconds that will be missed
 //!   relief(domain) = pain(asker) - pain(asker without it)
 //!   gain(move)     = relief - (pain(helper with it) - pain(helper))
 //!   a move pays      gain >= MIN_GAIN, and >= MIN_SHARE of what both suffer
-//!   an asker rests   PAUSE after it gave a domain away
 //! ```
 //!
 //! There is no trigger that counts hot samples: a spike moves neither level nor pain much, a steady overload does within minutes
@@ -18,19 +17,18 @@ use crate::Mono;
 
 /// How long the gain of a move is counted, in seconds. Levels drift apart over hours; three of them is the middle of a shift.
 pub const HORIZON_S: f64 = 3.0 * 3600.0;
-/// The least gain, in CPU seconds: well above the price of a move (a tenth of a CPU for half a minute), for each move is a risk.
-pub const MIN_GAIN_S: f64 = 72.0;
-/// The least gain as a share of what both servers suffer before: a move that changes little is not made, however hot it is.
-pub const MIN_SHARE: f64 = 0.05;
-/// How long a server that gave a domain away does not ask again, once its levels are known: the next samples must first show
-/// what the move brought.
-pub const PAUSE_MS: u64 = 3_600_000;
-/// Units that must have been seen before the first request: one sample may be a spike, two are not.
-pub const MIN_UNITS: u32 = 2;
+/// Levels drift and are not known exactly: the variance is taken half as large again.
+pub const DOUBT: f64 = 1.5;
+/// The least gain, in CPU seconds: twelve times the price of moving a busy domain (a tenth of a CPU for half a minute), for each
+/// move is a risk.
+pub const MIN_GAIN_S: f64 = 36.0;
+/// The least gain as a share of what both servers suffer before. It needs no scale: in a full cluster, where all suffer, only moves
+/// that change much are made, and in an empty one small gains count. With a smaller share moves rise much more than the lost time falls.
+pub const MIN_SHARE: f64 = 0.30;
 /// A server below it never asks while evening out is off.
-pub const HIGH: f64 = 0.90;
+pub const HIGH: f64 = 0.95;
 /// What a helper's load may be with the domain on board.
-pub const LOW: f64 = 0.85;
+pub const LOW: f64 = 0.90;
 
 /// The rule's settings and memory.
 #[derive(Debug)]
@@ -39,16 +37,14 @@ pub struct Adaptive {
     pub even: bool,
     /// Seconds between two samples.
     unit_s: f64,
-    /// Units seen.
-    units: u32,
-    /// When it last gave a domain away.
-    gave: Option<Mono>,
+    /// Whether a sample has been seen.
+    begun: bool,
 }
 
 impl Adaptive {
     /// The rule for samples that are `unit_s` seconds apart; it evens out.
     pub fn new(unit_s: f64) -> Self {
-        Adaptive { even: true, unit_s, units: 0, gave: None }
+        Adaptive { even: true, unit_s, begun: false }
     }
 
     /// Seconds between two samples.
@@ -58,7 +54,7 @@ impl Adaptive {
 
     /// What `host` will suffer with a change of level and variance, in CPU seconds.
     fn suffers(host: &Host, sums: &Sums, level: f64, variance: f64) -> f64 {
-        shortfall(sums.level + level, (sums.variance + variance).max(0.0), host.cpus) * HORIZON_S
+        shortfall(sums.level + level, DOUBT * (sums.variance + variance), host.cpus) * HORIZON_S
     }
 }
 
@@ -68,13 +64,12 @@ impl Policy for Adaptive {
     }
 
     fn sample(&mut self, _: &Host, _: &Peers, _: Mono) {
-        self.units = self.units.saturating_add(1);
+        self.begun = true;
     }
 
-    fn pain(&self, host: &Host, now: Mono) -> Option<f64> {
+    fn pain(&self, host: &Host, _: Mono) -> Option<f64> {
         let sums = host.sums();
-        let rests = self.gave.is_some_and(|at| now.since(at) < PAUSE_MS);
-        if self.units < MIN_UNITS || rests || (!self.even && sums.level < HIGH * host.cpus) {
+        if !self.begun || (!self.even && sums.level < HIGH * host.cpus) {
             return None;
         }
         Some(Self::suffers(host, &sums, 0.0, 0.0)).filter(|&pain| pain >= MIN_GAIN_S)
@@ -100,9 +95,5 @@ impl Policy for Adaptive {
 
     fn limit(&self) -> f64 {
         LOW
-    }
-
-    fn gave(&mut self, now: Mono) {
-        self.gave = Some(now);
     }
 }

@@ -7,8 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The level forgets with this time constant: a third of a day, the length of a shift or of a nightly job.
-pub const LEVEL_S: f64 = 8.0 * 3600.0;
+/// The level forgets with this time constant: long enough that 24 samples of five minutes average out the noise, short enough to
+/// follow the day.
+pub const LEVEL_S: f64 = 2.0 * 3600.0;
 /// The variance forgets with this one: a day, for that is what an agent keeps.
 pub const VARIANCE_S: f64 = 24.0 * 3600.0;
 /// The variance that is believed of an unknown domain: 0.2 CPUs around its level, squared.
