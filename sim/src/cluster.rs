@@ -13,8 +13,9 @@ const DOMAIN_KIB: u64 = 1 << 20;
 const UNDONE_MS: u64 = 30 * 60_000;
 /// How long a message takes, in milliseconds.
 const WIRE_MS: f64 = 1.0;
-/// The random part of an offer's delay, in milliseconds.
-const CHANCE_MS: f64 = 5.0;
+/// The random part of an offer's delay, in milliseconds for each server that is heard: among a thousand that could help as well,
+/// only some are then on their way when the first is accepted.
+const CHANCE_MS: f64 = 0.5;
 
 /// What is replayed on.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +180,7 @@ fn first_offer(
 ) -> Option<(usize, Offer)> {
     let mut offers: Vec<(f64, usize, Offer)> = Vec::new();
     for (s, server) in servers.iter().enumerate().filter(|(_, s)| s.host.name != request.asker) {
-        let chance = rng.random_range(0.0..CHANCE_MS);
+        let chance = rng.random_range(0.0..CHANCE_MS * servers.len() as f64);
         if let Some(Ok(offer)) = server.engine.as_ref().map(|e| e.offer(&server.host, request)) {
             offers.push((offer.worth.delay_ms + chance, s, offer));
         }

@@ -18,7 +18,8 @@
 //! - At each sample: the load is accounted where the domains are, each rule learns it, then in a seeded random order each server
 //!   may ask once and give one domain away. It arrives before the next sample. A helper may take several, each on top of those
 //!   that it took before. The guards of [`xvm_model::policy::Engine`] hold for every rule, the cooldown too.
-//! - Offers take up to 5 ms of chance and 1 ms each way, beside the delay that the rule asks for; the first one heard wins.
+//! - Offers take 1 ms each way, the delay that the rule asks for, and a chance of up to half a millisecond for each server there is;
+//!   the first one heard wins. Who would offer later hears of it and is silent: that keeps messages a move few in a large cluster.
 
 pub mod cluster;
 pub mod figures;
