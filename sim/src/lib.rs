@@ -20,6 +20,10 @@
 //!   that it took before. The guards of [`xvm_model::policy::Engine`] hold for every rule, the cooldown too.
 //! - Offers take 1 ms each way, the delay that the rule asks for, and a chance of up to half a millisecond for each server there is;
 //!   the first one heard wins. Who would offer later hears of it and is silent: that keeps messages a move few in a large cluster.
+//!
+//! What the table can not show: around its level a domain's recorded load is nearly white noise. A greedy rule that was told each
+//! domain's true mean of the next three hours still lost 0.4 of what the best other rule loses at 70 % mean load, and 0.5 to 0.65 at
+//! 80 %; free repacking reaches 0 only because it knows the very sample that it packs.
 
 pub mod cluster;
 pub mod figures;
