@@ -3,12 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::{io::Read, path::Path, sync::Arc};
 
-/// Most lines of a trace: ten years of one value each five minutes.
-const TRACE_MAX: usize = 1_100_000;
+/// Most lines of a trace: two months of one value each five minutes; it must fit in one frame when the domain moves.
+const TRACE_MAX: usize = 20_000;
 /// Most bytes of a trace file.
-const TRACE_BYTES: u64 = 16 << 20;
-/// Most lines of a trace that can travel to another server.
-pub const TRACE_TRAVELS: usize = 20_000;
+const TRACE_BYTES: u64 = 1 << 20;
 
 /// The share of each vCPU that a guest wants over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,7 +103,8 @@ pub fn trace(path: &Path) -> Result<Vec<f64>, String> {
             let line: String = line.chars().take(40).collect();
             format!("line {} is {line:?}; allowed is a number from 0 to 100", i + 1)
         })?;
-        shares.push(percent / 100.0);
+        // four digits are a hundredth of a percent, and short on the wire
+        shares.push((percent * 100.0).round() / 1e4);
     }
     match shares.len() {
         0 => Err("it holds no number; allowed is a number from 0 to 100 a line".into()),
