@@ -121,7 +121,7 @@ fn status(scene: &Scene) -> String {
         let mut out = String::new();
         let record = &d.domain;
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
-            writeln!(out, "{key} {value}").expect("a String takes all")
+            writeln!(out, "{key} {value}").expect("a String takes all");
         };
         line("name", &record.name);
         line("state", &d.shown);

@@ -105,7 +105,7 @@ fn status(scene: &Scene) -> String {
         let mut out = String::new();
         let b = &s.beat;
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
-            writeln!(out, "{key} {value}").expect("a String takes all")
+            writeln!(out, "{key} {value}").expect("a String takes all");
         };
         line("name", &s.name);
         line("state", &scene.view.reach(s, scene.now.mono));
