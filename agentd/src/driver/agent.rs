@@ -30,6 +30,8 @@ mod jobs;
 mod migration;
 mod settings;
 mod shorts;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use settings::check as check_settings;
 
