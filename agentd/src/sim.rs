@@ -2,15 +2,16 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`config`] | what the server is |
 //! | [`spec`] | a domain as a flag names it |
 //! | [`demand`] | what a guest wants at a moment |
 //! | `shares` | who gets how much of which CPU |
 //! | `precopy` | the rounds of a migration |
 //! | [`store`] | what outlives the process |
-//! | `core` | the state, and the one way to change it |
+//! | `core`, `state` | all that changes, and the one way to change it |
 //! | `sample` | loads, counters, records |
 //! | `life` | start, pause, shutdown and the like |
-//! | `wire` | what two of them say to each other |
+//! | `talk`, `wire` | what two of them say to each other, and how |
 //! | `migrate_out`, `migrate_in`, `ask` | the two sides of a migration, and how its outcome is found out |
 //! | [`faults`] | what goes wrong on request |
 //!
@@ -22,15 +23,16 @@
 
 use crate::hypervisor::{Host, HvEvent, HvResult, Hypervisor, Moved, Progress};
 use async_trait::async_trait;
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
 };
 use uuid::Uuid;
-use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio, ServerName};
+use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio};
 
 mod ask;
+pub mod config;
 mod core;
 pub mod demand;
 pub mod faults;
@@ -41,75 +43,15 @@ mod precopy;
 mod sample;
 mod shares;
 pub mod spec;
+mod state;
 pub mod store;
+mod talk;
 mod wire;
 
+pub use config::{SimConfig, SimError};
 pub use demand::Demand;
 pub use faults::{Fault, FaultError, FaultSpec};
 pub use spec::{DomainSpec, SpecError};
-
-/// What a simulated hypervisor is.
-#[derive(Debug, Clone)]
-pub struct SimConfig {
-    /// The server's name, for sentences.
-    pub name: ServerName,
-    /// How many physical CPUs, 1 to 4096.
-    pub cpus: u16,
-    /// Its memory in KiB.
-    pub memory: u64,
-    /// Where it listens for migrations; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The host name or address that others are told; without it that of `listen`, or `name` when that is any address.
-    pub advertise: Option<String>,
-    /// The directory that keeps its state over restarts; without it the domains end with the process.
-    pub state: Option<PathBuf>,
-    /// The domains that are created when nothing is kept yet.
-    pub domains: Vec<DomainSpec>,
-    /// Bytes a second that one migration moves.
-    pub bandwidth: u64,
-    /// One byte on the wire stands for so many bytes of memory.
-    pub scale: u32,
-    /// Makes the domains' wandering repeat.
-    pub seed: u64,
-    /// What goes wrong.
-    pub faults: Vec<FaultSpec>,
-    /// Whether the `die-` faults abort the whole process; otherwise only this hypervisor ends, as if killed.
-    pub die: bool,
-}
-
-impl SimConfig {
-    /// 4 CPUs, 16 GiB, no domains, nothing kept, a free port of the loopback, 1 GiB/s.
-    pub fn new(name: ServerName) -> Self {
-        SimConfig {
-            name,
-            cpus: 4,
-            memory: 16 << 20,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            state: None,
-            domains: Vec::new(),
-            bandwidth: 1 << 30,
-            scale: 16,
-            seed: 0,
-            faults: Vec::new(),
-            die: false,
-        }
-    }
-}
-
-/// Why a simulated hypervisor does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum SimError {
-    /// A number of the configuration is out of its range, or a domain twice.
-    #[error("cannot start the simulated hypervisor {0}: {1}")]
-    Config(ServerName, String),
-    /// The socket cannot be had.
-    #[error("cannot listen at {0} for migrations: {1}")]
-    Listen(SocketAddr, std::io::Error),
-    /// What is kept cannot be read or written.
-    #[error("cannot use the state directory {0}: {1}")]
-    State(PathBuf, String),
-}
 
 /// A simulated hypervisor. Dropping it ends it, as if its process was killed.
 #[derive(Debug)]
@@ -117,43 +59,29 @@ pub struct Sim {
     core: Arc<core::Core>,
 }
 
-/// Whether the numbers are in their ranges.
-fn check(config: &SimConfig) -> Result<(), String> {
-    if !(1..=4096).contains(&config.cpus) {
-        return Err(format!("{} CPUs; allowed are 1 to 4096", config.cpus));
+/// Takes the address; when any port will do, the one of last time: others may have an answer out that they ask for there.
+async fn bind(listen: SocketAddr, last: Option<u16>) -> std::io::Result<TcpListener> {
+    if let (0, Some(port)) = (listen.port(), last)
+        && let Ok(listener) = TcpListener::bind(SocketAddr::new(listen.ip(), port)).await
+    {
+        return Ok(listener);
     }
-    if config.memory == 0 || config.bandwidth == 0 || config.scale == 0 {
-        return Err("memory, bandwidth and scale must be at least 1".into());
-    }
-    let mut names = BTreeSet::new();
-    match config.domains.iter().find(|d| !names.insert(&d.name)) {
-        Some(twice) => Err(format!("the domain {} is named twice", twice.name)),
-        None => Ok(()),
-    }
-}
-
-/// What others are told of a socket.
-fn advertised(config: &SimConfig, local: SocketAddr) -> String {
-    match &config.advertise {
-        Some(host) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{}", local.port()),
-        Some(host) => format!("{host}:{}", local.port()),
-        None if local.ip().is_unspecified() => format!("{}:{}", config.name, local.port()),
-        None => local.to_string(),
-    }
+    TcpListener::bind(listen).await
 }
 
 impl Sim {
     /// Starts one: reads what is kept, listens for migrations, asks how unfinished hand-overs ended.
     pub async fn start(config: SimConfig) -> Result<Arc<Sim>, SimError> {
         let name = config.name.clone();
-        check(&config).map_err(|why| SimError::Config(name.clone(), why))?;
+        config.check().map_err(|why| SimError::Config(name.clone(), why))?;
         let place = config.state.clone().unwrap_or_default();
         let (store, kept) =
             store::Store::open(config.state.as_deref()).map_err(|why| SimError::State(place, why))?;
         let no_socket = |e| SimError::Listen(config.listen, e);
-        let listener = TcpListener::bind(config.listen).await.map_err(no_socket)?;
-        let address = advertised(&config, listener.local_addr().map_err(no_socket)?);
-        let core = core::Core::new(config, address, store, kept)
+        let listener = bind(config.listen, kept.as_ref().and_then(|k| k.port)).await.map_err(no_socket)?;
+        let local = listener.local_addr().map_err(no_socket)?;
+        let address = config.advertised(local);
+        let core = core::Core::new(config, address, local.port(), store, kept)
             .map_err(|e| SimError::Config(name, e.to_string()))?;
         let core = Arc::new(core);
         core.spawn(migrate_in::listen(core.clone(), listener));

@@ -119,7 +119,9 @@ async fn a_restart_finds_everything() {
     sim.kill().await;
     assert!(matches!(sim.domains().await, Err(HvError::Unreachable(_))));
     config.domains.clear();
+    let address = sim.address();
     let sim = Sim::start(config).await.expect("starts again");
+    assert_eq!(sim.address(), address, "those who ask it know this address only");
     let after = sim.domain(&name("b")).await.expect("answered").expect("there");
     assert_eq!((after.uuid, after.state), (before.uuid, DomainState::Paused));
     let mut news = sim.events().expect("once");

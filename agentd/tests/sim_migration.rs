@@ -228,6 +228,33 @@ async fn a_cancelled_migration_leaves_nothing() {
     pair.sim(0).pause(&name("small-1")).await.expect("it is free again");
 }
 
+/// The source is killed and starts again, while the destination has not noticed that the old connection is dead.
+#[tokio::test]
+async fn a_new_try_takes_the_place_of_one_that_is_dead() {
+    let mut pair = Pair::new(|_, c| c.bandwidth = 1 << 20).await;
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let (tx, _rx) = watch::channel(Progress::default());
+    let (sim, to) = (pair.sim(0).clone(), socket.local_addr().expect("bound").to_string());
+    let moving = tokio::spawn(async move { sim.migrate(&name("small-1"), &to, tx).await });
+    // a wire between the two that is cut on one side only
+    let (mut from, _) = socket.accept().await.expect("connected");
+    let mut onward = tokio::net::TcpStream::connect(pair.sim(1).address()).await.expect("connected");
+    let (mut stay_open, mut far) = onward.split();
+    let relay = tokio::io::copy(&mut from, &mut far);
+    tokio::select! {
+        _ = relay => panic!("the source hung up"),
+        () = wait_for("it comes", async || pair.see(1).await.map(drop)) => {}
+    }
+    pair.configs[0].bandwidth = 1 << 30;
+    pair.restart(0).await;
+    assert!(moving.await.expect("no panic").is_err());
+    assert_eq!(pair.see(1).await.map(|d| d.state), Some(DomainState::Incoming), "it has not noticed");
+    pair.migrate(0, 1).0.await.expect("no panic").expect("moved");
+    assert_eq!(pair.settled().await, 1);
+    let mut answer = [0; 4];
+    tokio::io::AsyncReadExt::read(&mut stay_open, &mut answer).await.expect("still open");
+}
+
 #[tokio::test]
 async fn a_caller_that_gives_up_ends_nothing() {
     let pair = Pair::new(|_, _| {}).await;

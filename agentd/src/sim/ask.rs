@@ -3,7 +3,8 @@
 use super::{
     core::Core,
     store::Handover,
-    wire::{ANSWER, Answer, Ask, Say, Wire},
+    talk::{Answer, Ask, Say},
+    wire::{ANSWER, Wire},
 };
 use crate::hypervisor::{HvError, HvResult};
 use std::{io, sync::Arc, time::Duration};

@@ -6,106 +6,19 @@
 use super::{
     SimConfig,
     faults::{Fault, Faults},
-    sample::Sample,
+    state::State,
     store::{Kept, Record, Store},
 };
 use crate::hypervisor::{HvError, HvEvent, HvResult};
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-    time::Instant,
-};
-use uuid::Uuid;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use xvm_model::DomainName;
 
 /// News that nobody has fetched yet; beyond that news is lost, and the next [`crate::hypervisor::Hypervisor::domains`] tells.
 const EVENTS: usize = 1_024;
-
-/// A domain on its way out.
-#[derive(Debug, Clone)]
-pub struct Leaving {
-    /// The migration.
-    pub session: Uuid,
-    /// Whether it stands for the last round.
-    pub stopped: bool,
-    /// Whether a user cancelled it.
-    pub cancelled: bool,
-    /// Wakes the migration when that is so.
-    pub cancel: Arc<Notify>,
-}
-
-/// A domain on its way in.
-#[derive(Debug, Clone)]
-pub struct Coming {
-    /// The migration.
-    pub session: Uuid,
-    /// The domain as it will be, paused.
-    pub record: Record,
-}
-
-/// Everything that changes.
-#[derive(Debug)]
-pub struct State {
-    /// What outlives the process.
-    pub kept: Kept,
-    /// Domains on their way out.
-    pub leaving: BTreeMap<DomainName, Leaving>,
-    /// Domains on their way in; a shut off one of the same identity may be in `kept` too.
-    pub coming: BTreeMap<DomainName, Coming>,
-    /// Loads and counters.
-    pub sample: Sample,
-    /// Where `kept` is kept.
-    store: Store,
-    /// Nothing changes any more.
-    dead: bool,
-}
-
-impl State {
-    /// A domain that is here, whatever its state.
-    pub fn record(&self, name: &DomainName) -> HvResult<&Record> {
-        self.kept.domains.get(name).ok_or_else(|| HvError::NoDomain(name.clone()))
-    }
-
-    /// The same, for changes; refused while a migration runs, or nobody knows how one ended, or brings it.
-    pub fn free_record(&mut self, name: &DomainName) -> HvResult<&mut Record> {
-        if self.leaving.contains_key(name) {
-            return Err(HvError::WrongState(format!(
-                "its migration runs; wait for it or cancel it ({name})"
-            )));
-        }
-        if self.coming.contains_key(name) {
-            return Err(HvError::WrongState(format!("a migration brings {name} here")));
-        }
-        let r = self.kept.domains.get_mut(name).ok_or_else(|| HvError::NoDomain(name.clone()))?;
-        match &r.handover {
-            Some(h) => Err(HvError::WrongState(format!(
-                "its migration to {} is not known to have ended; that hypervisor is asked until it answers",
-                h.address
-            ))),
-            None => Ok(r),
-        }
-    }
-
-    /// KiB that are promised to domains.
-    pub fn taken(&self) -> u64 {
-        let here = self.kept.domains.values().map(Record::taken);
-        here.chain(self.coming.values().map(|c| c.record.memory)).fold(0, u64::saturating_add)
-    }
-
-    /// Whether `memory` KiB more fit in `total`.
-    pub fn admit(&self, name: &DomainName, memory: u64, total: u64) -> HvResult<()> {
-        let free = total.saturating_sub(self.taken());
-        if memory <= free {
-            return Ok(());
-        }
-        Err(HvError::NoRoom(format!("{name} needs {memory} KiB of memory; {free} of {total} KiB are free")))
-    }
-}
 
 /// What all tasks of one simulated hypervisor share.
 #[derive(Debug)]
@@ -144,20 +57,14 @@ impl Core {
     pub fn new(
         config: SimConfig,
         address: String,
+        port: u16,
         store: Store,
         kept: Option<Kept>,
     ) -> Result<Self, HvError> {
         let (events, news) = mpsc::channel(EVENTS);
         let wall = wall_now();
         let first = kept.is_none();
-        let state = State {
-            kept: kept.unwrap_or_default(),
-            leaving: BTreeMap::new(),
-            coming: BTreeMap::new(),
-            sample: Sample::default(),
-            store,
-            dead: false,
-        };
+        let state = State::new(kept.unwrap_or_default(), store);
         let core = Core {
             faults: Faults::new(&config.faults, config.state.as_deref()),
             address,
@@ -168,21 +75,16 @@ impl Core {
             started: (Instant::now(), wall),
             config,
         };
-        if first {
-            core.change(|st| {
-                for spec in &core.config.domains {
-                    let record = Record::new(spec, core.config.seed, wall);
-                    st.admit(&spec.name, record.taken(), core.config.memory)?;
-                    if st.kept.domains.insert(spec.name.clone(), record).is_some() {
-                        return Err(HvError::Refused(format!("the domain {} is named twice", spec.name)));
-                    }
-                }
-                Ok(())
-            })?;
-            // also without domains: that none were wanted is kept too
-            let st = core.state();
-            st.store.write(&st.kept).map_err(|e| HvError::Refused(e.to_string()))?;
-        }
+        core.change(|st| {
+            st.kept.port = Some(port);
+            // that no domains were wanted at the first start is kept too
+            for spec in core.config.domains.iter().filter(|_| first) {
+                let record = Record::new(spec, core.config.seed, wall);
+                st.admit(&spec.name, record.taken(), core.config.memory)?;
+                st.kept.domains.insert(spec.name.clone(), record);
+            }
+            Ok(())
+        })?;
         core.tell(HvEvent::Up);
         Ok(core)
     }

@@ -1,7 +1,8 @@
 //! What users do to one domain: start, pause, unpause, shutdown, reboot, destroy, load, set.
 
 use super::{
-    core::{Core, State},
+    core::Core,
+    state::State,
     store::{Busy, Record},
 };
 use crate::hypervisor::{HvError, HvResult};
@@ -90,8 +91,10 @@ impl Core {
 
     /// Powers a guest off when its time has come, if it was asked to and still runs then.
     pub fn power_off_later(self: &Arc<Self>, name: &DomainName) {
-        let Some(at) = self.state().kept.domains.get(name).and_then(|r| r.off_at) else { return };
-        let wait = Duration::from_millis(at.saturating_sub(self.wall()));
+        let due = self.state().kept.domains.get(name).and_then(|r| Some((r.off_at?, r.shutdown_ms)));
+        let Some((at, longest)) = due else { return };
+        // the time of day may have gone back over a restart
+        let wait = Duration::from_millis(at.saturating_sub(self.wall()).min(longest));
         let (core, name) = (self.clone(), name.clone());
         self.spawn(async move {
             tokio::time::sleep(wait).await;

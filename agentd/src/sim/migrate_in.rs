@@ -1,4 +1,4 @@
-//! The destination of a migration, and the answers to questions. The talk is drawn in [`super::wire`].
+//! The destination of a migration, and the answers to questions. The talk is drawn in [`super::talk`].
 //!
 //! ```text
 //!   (nothing) ── prepare ──▶ coming ── commit: kept on disk ──▶ here
@@ -10,10 +10,12 @@
 //! should it still arrive.
 
 use super::{
-    core::{Coming, Core},
+    core::Core,
     faults::Fault,
+    state::Coming,
     store::{Busy, Record},
-    wire::{ANSWER, Answer, Ask, Commit, Hello, Prepare, Refusal, SILENCE, Say, VERSION, Wire},
+    talk::{Answer, Ask, Commit, Hello, Prepare, Refusal, Say, VERSION},
+    wire::{ANSWER, SILENCE, Wire},
 };
 use crate::hypervisor::{HvError, HvResult};
 use std::{io, sync::Arc, time::Duration};
@@ -146,7 +148,8 @@ impl Seat<'_> {
             if p.host == st.kept.host {
                 return Err(HvError::WrongState(format!("{name} is there already: it is the same server")));
             }
-            if st.coming.contains_key(name) {
+            // the same source begins anew only when it has ended the old one, which then just has not been noticed here
+            if st.coming.get(name).is_some_and(|c| (c.from, c.record.uuid) != (p.host, p.uuid)) {
                 return Err(HvError::WrongState(format!("another migration brings a {name} there")));
             }
             match st.kept.domains.get(name) {
@@ -161,8 +164,9 @@ impl Seat<'_> {
             if st.kept.taken.len() >= TAKEN_MAX {
                 return Err(HvError::NoRoom(format!("{TAKEN_MAX} migrations are not known to have ended")));
             }
+            st.coming.remove(name);
             st.admit(name, p.memory, core.config.memory)?;
-            st.coming.insert(name.clone(), Coming { session, record: arriving(p) });
+            st.coming.insert(name.clone(), Coming { session, from: p.host, record: arriving(p) });
             Ok(())
         })
         .map_err(|e| match e {
@@ -181,8 +185,10 @@ impl Seat<'_> {
             .core
             .change(|st| {
                 // when the rest fails it is given up, so the answer is a no for good
-                let coming = st.coming.remove(&self.name).filter(|s| s.session == self.session);
-                let mut record = coming.ok_or(HvError::Cancelled)?.record;
+                if st.coming.get(&self.name).is_none_or(|c| c.session != self.session) {
+                    return Err(HvError::Refused("the migration was given up".into()));
+                }
+                let mut record = st.coming.remove(&self.name).ok_or(HvError::Cancelled)?.record;
                 if received != c.sent || received < record.memory << 10 {
                     return Err(HvError::Refused(format!("{received} of {} bytes arrived", c.sent)));
                 }

@@ -1,4 +1,4 @@
-//! The source of a migration. The talk is drawn in [`super::wire`].
+//! The source of a migration. The talk is drawn in [`super::talk`].
 //!
 //! ```text
 //!   here ── prepared ──▶ copying ──▶ stopped ── noted on disk, commit ──▶ asking ── committed ──▶ (gone)
@@ -12,11 +12,13 @@
 
 use super::{
     ask::{ask, settle},
-    core::{Core, Leaving, gone},
+    core::{Core, gone},
     faults::Fault,
     precopy::{Precopy, Step},
+    state::Leaving,
     store::Handover,
-    wire::{ANSWER, Answer, Ask, Commit, PAGES_MAX, Prepare, SILENCE, Say, Wire},
+    talk::{Answer, Ask, Commit, PAGES_MAX, Prepare, Say},
+    wire::{ANSWER, SILENCE, Wire},
 };
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use std::{io, sync::Arc, time::Duration};

@@ -1,8 +1,9 @@
 //! What is measured: loads and counters since the last look, and the record that others see.
 
 use super::{
-    core::{Core, State},
+    core::Core,
     shares::{Want, divide},
+    state::State,
     store::Record,
 };
 use crate::hypervisor::Host;

@@ -115,6 +115,9 @@ pub struct Kept {
     version: u32,
     /// This hypervisor, told apart from others that may listen at its address later.
     pub host: Uuid,
+    /// The port where it listened last; none before the first start.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Its domains.
     pub domains: BTreeMap<DomainName, Record>,
     /// The migrations that brought a domain here and whose source has not said that it knows.
@@ -124,7 +127,8 @@ pub struct Kept {
 impl Kept {
     /// A hypervisor without domains.
     pub fn new() -> Self {
-        Kept { version: VERSION, host: Uuid::new_v4(), domains: BTreeMap::new(), taken: BTreeMap::new() }
+        let host = Uuid::new_v4();
+        Kept { version: VERSION, host, port: None, domains: BTreeMap::new(), taken: BTreeMap::new() }
     }
 }
 
