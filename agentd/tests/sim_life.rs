@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use uuid::Uuid;
 use xvm_agentd::{
     hypervisor::{HvError, HvEvent, Hypervisor},
     sim::{DomainSpec, Sim, SimConfig, SimError},
@@ -152,13 +153,80 @@ async fn calls_hang_as_long_as_they_are_told_to() {
     assert_eq!(call.await.expect("no panic").expect("answered").len(), 1);
 }
 
+/// A source that speaks by hand.
+struct Hand(TcpStream);
+
+impl Hand {
+    async fn to(sim: &Sim, ask: &str) -> Hand {
+        let mut hand = Hand(TcpStream::connect(sim.address()).await.expect("connected"));
+        hand.say(&format!("{{\"xvm_sim\":1,\"ask\":{ask}}}")).await;
+        hand
+    }
+
+    async fn say(&mut self, json: &str) {
+        self.0.write_u32(json.len() as u32).await.expect("written");
+        self.0.write_all(json.as_bytes()).await.expect("written");
+    }
+
+    async fn hear(&mut self) -> String {
+        let len = self.0.read_u32().await.expect("an answer");
+        let mut json = vec![0; len as usize];
+        self.0.read_exact(&mut json).await.expect("an answer");
+        String::from_utf8(json).expect("text")
+    }
+
+    /// Brings a domain `x` of 1 KiB, up to the commit; gives the destination's identity too.
+    async fn bring(sim: &Sim, session: Uuid, uuid: Uuid) -> (Hand, String) {
+        let mut hand = Hand::to(
+            sim,
+            &format!(
+                "{{\"prepare\":{{\"session\":\"{session}\",\"host\":\"{uuid}\",\"name\":\"x\",\"uuid\":\"{uuid}\",\
+                 \"vcpus\":1,\"memory\":1,\"demand\":\"wander\",\"key\":1,\"dirty\":0,\"boot_ms\":0,\
+                 \"shutdown_ms\":0,\"settings\":{{\"priority\":50}}}}}}"
+            ),
+        )
+        .await;
+        let answer = hand.hear().await;
+        let host = answer.split('"').nth(5).expect("prepared").to_string();
+        hand.say("{\"pages\":{\"bytes\":1024,\"len\":0}}").await;
+        (hand, host)
+    }
+}
+
+const COMMIT: &str = "{\"commit\":{\"sent\":1024,\"paused\":false,\"age_ms\":0,\"busy\":null}}";
+
+/// Once a source was told no, it runs the domain: its own commit, should it still arrive, must not make a second one.
+#[tokio::test]
+async fn a_commit_after_a_no_is_refused_and_after_a_commit_the_answer_is_yes() {
+    let sim = Sim::start(config(&[])).await.expect("starts");
+    let (session, uuid) = (Uuid::new_v4(), Uuid::new_v4());
+    let settle = |host: &str, session: Uuid| {
+        format!("{{\"settle\":{{\"host\":\"{host}\",\"session\":\"{session}\"}}}}")
+    };
+    let (mut late, host) = Hand::bring(&sim, session, uuid).await;
+    assert_eq!(Hand::to(&sim, &settle(&host, session)).await.hear().await, "{\"settled\":false}");
+    late.say(COMMIT).await;
+    assert!(late.hear().await.starts_with("{\"refused\":"));
+    assert_eq!(sim.domain(&name("x")).await, Ok(None));
+    let session = Uuid::new_v4();
+    let (mut good, host) = Hand::bring(&sim, session, uuid).await;
+    good.say(COMMIT).await;
+    assert_eq!(good.hear().await, "\"committed\"");
+    drop(good);
+    for _ in 0..2 {
+        assert_eq!(Hand::to(&sim, &settle(&host, session)).await.hear().await, "{\"settled\":true}");
+    }
+    assert_eq!(Hand::to(&sim, &settle(&uuid.to_string(), session)).await.hear().await, "\"stranger\"");
+    assert_eq!(sim.domain(&name("x")).await.expect("answered").map(|d| d.state), Some(DomainState::Running));
+}
+
 /// Garbage, half frames, giant lengths and lies: the connection ends, and the hypervisor goes on.
 #[tokio::test]
 async fn strangers_at_the_port_do_no_harm() {
     let sim = Sim::start(config(&["a"])).await.expect("starts");
     let before = sim.domains().await.expect("answered").len();
     let frame = |json: &str| [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat();
-    let id = uuid::Uuid::new_v4();
+    let id = Uuid::new_v4();
     let prepare = |memory: u64, vcpus: u32| {
         format!(
             "{{\"xvm_sim\":1,\"ask\":{{\"prepare\":{{\"session\":\"{id}\",\"host\":\"{id}\",\"name\":\"x\",\"uuid\":\"{id}\",\

@@ -228,6 +228,20 @@ async fn a_cancelled_migration_leaves_nothing() {
     pair.sim(0).pause(&name("small-1")).await.expect("it is free again");
 }
 
+#[tokio::test]
+async fn a_domain_that_stands_for_its_move_goes_on_when_that_is_cancelled() {
+    let pair = Pair::new(|_, c| c.faults = vec![fault(Fault::SlowStop)]).await;
+    let (moving, _progress) = pair.migrate(0, 1);
+    let stands = wait_for("it stands", async || {
+        pair.see(0).await.filter(|d| d.state == DomainState::Paused).map(|d| d.reason)
+    })
+    .await;
+    assert_eq!(stands.as_deref(), Some("migrating"));
+    pair.sim(0).cancel_migration(&name("small-1")).await.expect("not too late");
+    assert_eq!(moving.await.expect("no panic"), Err(HvError::Cancelled));
+    assert_eq!(pair.settled().await, 0);
+}
+
 /// The source is killed and starts again, while the destination has not noticed that the old connection is dead.
 #[tokio::test]
 async fn a_new_try_takes_the_place_of_one_that_is_dead() {
@@ -311,6 +325,7 @@ async fn while_the_answer_is_out_the_domain_stands_and_nothing_else_is_taken() {
     let mut pair = Pair::new(|i, c| c.faults = [vec![], vec![fault(Fault::DieTaken)]][i].clone()).await;
     let watch = Watch::new(&pair);
     let (moving, _progress) = pair.migrate(0, 1);
+    wait_for("the destination has taken it and died", async || pair.sim(1).host().await.err()).await;
     let asking = wait_for("the source asks", async || {
         pair.see(0).await.filter(|d| d.reason.as_deref().is_some_and(|r| r.starts_with("asking 127.0.0.1:")))
     })

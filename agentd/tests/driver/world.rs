@@ -225,7 +225,7 @@ impl Hypervisor for Server {
     ) -> HvResult<Moved> {
         for percent in [10, 40, 80] {
             progress.send_replace(Progress { percent, sent: 0, remaining: 9 });
-            drop(self.fate().await);
+            sleep(Duration::from_millis(30)).await;
         }
         let fate = self.fate().await;
         if matches!(fate, Fate::Fails) {

@@ -250,10 +250,9 @@ impl Agent {
     /// The question `query` about the domain was not answered; a repeated one may be.
     pub(super) fn job_unheard(&mut self, name: &DomainName, query: Id) {
         let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
-        if let Stage::Locating(l) = &mut run.stage {
-            if query > l.mark {
-                l.here = None;
-            }
+        match &mut run.stage {
+            Stage::Locating(l) if query > l.mark => l.here = None,
+            _ => {}
         }
     }
 
