@@ -169,6 +169,20 @@ impl Tree {
         })
     }
 
+    /// When the thing that an inode belongs to was last heard of.
+    pub fn mtime(&self, ino: u64) -> Wall {
+        match self.node(ino) {
+            Ok(Node::Dir(place) | Node::Row(place, ..)) => self.heard(&place),
+            Ok(Node::Link(name)) => self.heard(&Place::Domain(name)),
+            Err(_) => self.born,
+        }
+    }
+
+    /// When it was mounted.
+    pub fn born(&self) -> Wall {
+        self.born
+    }
+
     /// The names in a directory, without `.` and `..`.
     pub fn list(&self, ino: u64) -> Result<Vec<Entry>, Failure> {
         let entry =
