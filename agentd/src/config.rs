@@ -52,7 +52,7 @@ network that you trust.";
 
 /// xvm's server agent
 #[derive(Debug, Clone, Parser)]
-#[command(name = "agentd", version, about, long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
+#[command(name = "agentd", version, long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
 pub struct Config {
     /// The server's name in the cluster; without it this machine's host name
     #[arg(long, value_name = "NAME")]

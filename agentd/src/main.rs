@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
+use std::{io::IsTerminal, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use xvm_agentd::{config::Config, driver, state::State};
@@ -9,10 +10,20 @@ use xvm_bus::{BusConfig, Clock};
 use xvm_model::Sender;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+async fn main() -> ExitCode {
+    match run(Config::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agentd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // first of all: a signal that comes while the rest starts must not be lost
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
@@ -40,5 +51,5 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(%name, hypervisor = %hypervisor.kind(), address = hypervisor.address(), "agent runs");
     // without systemd nobody listens, and that is no error
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    driver::run(state, hypervisor, publisher, receiver, shutdown).await.context("the agent ended")
+    driver::run(state, hypervisor, publisher, receiver, shutdown).await.context("the agent ended by itself")
 }
