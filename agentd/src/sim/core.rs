@@ -110,7 +110,7 @@ impl Core {
         if result.is_err() {
             st.kept = before;
         } else if st.kept != before
-            && let Err(e) = st.store.write(&st.kept)
+            && let Err(e) = st.store.write(&st.kept, st.kept.must_last(&before))
         {
             st.kept = before;
             return Err(HvError::NoRoom(format!("the state cannot be kept: {e}")));

@@ -132,6 +132,20 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// What other hypervisors rely on: which domains are here, and how migrations ended.
+    fn promises(&self) -> impl PartialEq + '_ {
+        let here: Vec<_> = self.domains.iter().map(|(n, r)| (n, r.uuid, &r.handover)).collect();
+        (self.host, &self.taken, here)
+    }
+
+    /// Whether the change from `before` must outlive a loss of power.
+    pub fn must_last(&self, before: &Kept) -> bool {
+        let open = |k: &Kept| k.domains.values().any(|r| r.handover.is_some());
+        open(self) || open(before) || self.promises() != before.promises()
+    }
+}
+
 impl Default for Kept {
     fn default() -> Self {
         Kept::new()
@@ -192,13 +206,21 @@ impl Store {
         Ok((Store { dir: Some(dir.into()), lock: Some(lock) }, kept))
     }
 
-    /// Writes all, on disk when this returns: a new file in the old one's place, so that a crash leaves one of them whole.
-    pub fn write(&self, kept: &Kept) -> std::io::Result<()> {
+    /// Writes all: a new file in the old one's place, so that a killed process leaves one of them whole.
+    ///
+    /// With `durable` it is on disk when this returns, also when the power fails then. That takes tens of milliseconds on some disks,
+    /// and is needed only for what others rely on: a lost `pause` does no harm, because no domain survives the loss of power.
+    pub fn write(&self, kept: &Kept, durable: bool) -> std::io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let mut file = tempfile::NamedTempFile::with_prefix_in(".sim", dir)?;
         file.write_all(&serde_json::to_vec(kept)?)?;
-        file.as_file().sync_all()?;
+        if durable {
+            file.as_file().sync_all()?;
+        }
         file.persist(dir.join("sim.json"))?;
+        if !durable {
+            return Ok(());
+        }
         // From here on a restart finds the new state, so this must not fail any more: whoever heard of a failure would go on with
         // the old one.
         if let Err(e) = File::open(dir).and_then(|d| d.sync_all()) {
@@ -227,7 +249,7 @@ mod tests {
         let spec = DomainSpec::parse("small-1,vcpus=2").expect("spec");
         kept.domains.insert(spec.name.clone(), Record::new(&spec, 1, 5));
         kept.taken.insert(Uuid::new_v4(), spec.name);
-        store.write(&kept).expect("written");
+        store.write(&kept, true).expect("written");
         assert!(Store::open(Some(dir.path())).expect_err("locked").contains("another process"));
         store.close();
         std::fs::write(dir.path().join(".simX"), "half").expect("written");
