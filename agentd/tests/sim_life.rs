@@ -276,3 +276,18 @@ async fn strangers_at_the_port_do_no_harm() {
     let memory = sim.host().await.expect("host").memory;
     assert_eq!(memory.free, memory.total - (512 << 10), "a promise was left behind");
 }
+
+/// Those who connect and say nothing are sent away, and those behind them get their turn.
+#[tokio::test(start_paused = true)]
+async fn silent_connections_end() {
+    let sim = Sim::start(config(&["a"])).await.expect("starts");
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(sim.address()).await.expect("connected"));
+    }
+    let ask = format!("{{\"locate\":{{\"name\":\"a\",\"uuid\":\"{}\"}}}}", Uuid::new_v4());
+    assert_eq!(Hand::to(&sim, &ask).await.hear().await, "{\"located\":null}");
+    for mut stream in silent {
+        assert_eq!(stream.read(&mut [0; 16]).await.expect("closed"), 0);
+    }
+}
