@@ -300,7 +300,9 @@ async fn storm(seed: u64) -> usize {
 
 #[test]
 fn storms_end_in_the_truth_and_no_order_runs_twice() {
-    for seed in 0..24 {
+    // more of them: XVM_SEEDS=200
+    let seeds = std::env::var("XVM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
+    for seed in 0..seeds {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -33,6 +33,18 @@ fn a_shutdown_ends_when_the_domain_is_off_or_by_cancel() {
     rig.is(Some(DomainState::Shutoff));
     assert_eq!(rig.outcome().expect("done"), "small-1 is shut off");
 
+    // a transient domain vanishes: how it ended is told before
+    let mut rig = Rig::new(DomainState::Running);
+    rig.tell(DomainCommand::Shutdown);
+    let (op, _) = rig.begun();
+    rig.changes();
+    rig.ended(op, Ok(None));
+    rig.is(None);
+    let told = rig.changes();
+    let is = |c: &DomainChange| matches!(c, DomainChange::Is { domain } if domain.last.is_some());
+    assert!(is(&told[0]), "{told:?}");
+    assert!(matches!(&told[1..], [DomainChange::Gone { .. }]), "{told:?}");
+
     let mut rig = Rig::new(DomainState::Running);
     rig.tell(DomainCommand::Shutdown);
     let (op, _) = rig.begun();
