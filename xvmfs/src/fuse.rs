@@ -405,7 +405,7 @@ impl Filesystem for Fs {
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
         let Some(handle) = self.handles.get(fh.0) else { return reply.error(Errno::EBADF) };
-        if !handle.closes(req.pid()) {
+        if !self.handles.closes(&handle, req.pid()) {
             return reply.ok();
         }
         let cluster = self.tree.cluster.clone();

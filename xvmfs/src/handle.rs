@@ -12,11 +12,13 @@ mod bell;
 mod lines;
 pub mod process;
 pub mod wait;
+mod walks;
 pub mod writer;
 
 pub use bell::{Bell, Waker};
 
 use crate::cluster::Cluster;
+use crate::inode::Inode;
 use crate::stream::Stream;
 use crate::tree::{Entry, Opened, Tree};
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use wait::Wait;
+use walks::Walks;
 use writer::Writer;
 use xvm_model::{Failure, Wall};
 
@@ -41,6 +44,8 @@ pub struct Handle {
     pub pid: u32,
     /// The file's time when it was opened: a copy is not told that the file changed meanwhile.
     pub mtime: Wall,
+    /// Whether reads end where others wait: see [`walks`].
+    pub walker: bool,
     /// What it does.
     pub body: Body,
 }
@@ -77,14 +82,15 @@ impl Handle {
 
     /// What a read gives at once. Texts are better read by [`Handle::text`], without a copy.
     pub fn read(&self, cluster: &Cluster, offset: u64, size: usize) -> Now {
+        let nothing = if self.walker { Now::Bytes(Vec::new()) } else { Now::Nothing };
         match &self.body {
             Body::Dir(_) => Now::Bytes(Vec::new()),
             Body::Text(text) => Now::Bytes(slice(text, offset, size).to_vec()),
             Body::Writer(writer, _) => Now::Bytes(writer.read(size)),
-            Body::Events(stream) => stream.read(offset, size).map_or(Now::Nothing, Now::Bytes),
+            Body::Events(stream) => stream.read(offset, size).map_or(nothing, Now::Bytes),
             Body::Wait(wait) => match wait.text(cluster) {
                 Some(text) => Now::Bytes(slice(text, offset, size).to_vec()),
-                None => Now::Nothing,
+                None => nothing,
             },
         }
     }
@@ -141,16 +147,6 @@ impl Handle {
         }
     }
 
-    /// Whether a close must run a last line, and by whose close: a descriptor may have been copied, and each copy is closed.
-    pub fn closes(&self, pid: u32) -> bool {
-        match &self.body {
-            Body::Writer(w, _) if w.is_open_line() => {
-                process::same(pid, self.pid) && !process::holds(pid, &w.path())
-            }
-            _ => false,
-        }
-    }
-
     /// The file's size as who has opened it sees it.
     fn size(&self) -> u64 {
         match &self.body {
@@ -184,6 +180,8 @@ pub struct Handles {
     last: AtomicU64,
     /// Held for a look-up, never across an await.
     open: RwLock<Open>,
+    /// Who copies or searches whole directories.
+    walks: Walks,
 }
 
 #[derive(Debug, Default)]
@@ -198,6 +196,8 @@ impl Handles {
     /// check of modes.
     pub fn open(&self, tree: &Tree, ino: u64, pid: u32, write: bool) -> Result<(u64, Arc<Handle>), Failure> {
         let cluster = &tree.cluster;
+        let dir = Inode::parse(ino).map_or(ino, |i| Inode { row: None, ..i }.number());
+        let mut walker = false;
         let body = match (tree.open(ino)?, write) {
             (Opened::Setting(place, row, text), true) => {
                 let size = text.len() as u64;
@@ -212,17 +212,23 @@ impl Handles {
                 Body::Text(text)
             }
             (Opened::Events(place), false) => {
+                walker = self.walks.is_walker(dir, pid);
                 Body::Events(cluster.streams().open(place.about(), cluster.now().wall))
             }
-            (Opened::Wait(place), false) => Body::Wait(Arc::new(Wait::new(place))),
+            (Opened::Wait(place), false) => {
+                walker = self.walks.is_walker(dir, pid);
+                Body::Wait(Arc::new(Wait::new(place)))
+            }
         };
-        Ok(self.add(Handle { ino, pid, mtime: tree.mtime(ino), body }))
+        self.walks.opened(dir, pid);
+        Ok(self.add(Handle { ino, pid, mtime: tree.mtime(ino), walker, body }))
     }
 
     /// Opens a directory: what it lists stays the same until it is closed.
     pub fn open_dir(&self, tree: &Tree, ino: u64, pid: u32) -> Result<u64, Failure> {
         let body = Body::Dir(tree.list(ino)?);
-        Ok(self.add(Handle { ino, pid, mtime: tree.mtime(ino), body }).0)
+        self.walks.listed(ino, pid);
+        Ok(self.add(Handle { ino, pid, mtime: tree.mtime(ino), walker: false, body }).0)
     }
 
     fn add(&self, handle: Handle) -> (u64, Arc<Handle>) {
@@ -251,6 +257,22 @@ impl Handles {
             }
         }
         Some(handle)
+    }
+
+    /// Whether a close by `pid` must run a last line. A descriptor may have been copied and each copy is closed (bash does so at
+    /// each `>&3`): the last close of the process that opened the file counts. Other processes' copies do not; if theirs is the
+    /// last, the line runs unheard.
+    pub fn closes(&self, handle: &Handle, pid: u32) -> bool {
+        let Body::Writer(writer, _) = &handle.body else { return false };
+        if !writer.is_open_line() || !process::same(pid, handle.pid) {
+            return false;
+        }
+        let others = {
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            let same = open.by_inode.get(&handle.ino).map_or(&[][..], Vec::as_slice);
+            same.iter().filter(|h| h.pid == handle.pid).count().saturating_sub(1)
+        };
+        process::descriptors(pid, &writer.path()) <= others
     }
 
     /// How many files are open.

@@ -1,5 +1,6 @@
 //! The cluster as files: see `xvmfs --help`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use xvmfs::{background, config::Config, run};
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
 fn foreground(config: Config) -> anyhow::Result<ExitCode> {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| "info,fuser=error".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let ready = config.ready;
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

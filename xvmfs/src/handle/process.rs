@@ -19,11 +19,12 @@ pub fn same(a: u32, b: u32) -> bool {
     a == b || group(a).is_some_and(|g| group(b) == Some(g))
 }
 
-/// Whether the process has another descriptor open whose path ends with `path`. Links are read, never followed: following one into
-/// this mount would ask this mount.
-pub fn holds(pid: u32, path: &str) -> bool {
-    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    open.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| link.ends_with(Path::new(path))))
+/// How many descriptors of the process are of a file whose path ends with `path`. Links are read, never followed: following one
+/// into this mount would ask this mount.
+pub fn descriptors(pid: u32, path: &str) -> usize {
+    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let here = |link: std::path::PathBuf| link.ends_with(Path::new(path));
+    open.flatten().filter(|fd| std::fs::read_link(fd.path()).is_ok_and(here)).count()
 }
 
 fn group(pid: u32) -> Option<u32> {
@@ -50,9 +51,9 @@ mod tests {
         let _gone = thread;
         let file = tempfile::NamedTempFile::new().expect("a file");
         let path = file.path().strip_prefix("/").expect("absolute").to_str().expect("utf-8").to_owned();
-        assert!(holds(me, &path));
+        assert_eq!(descriptors(me, &path), 1);
         drop(file);
-        assert!(!holds(me, &path));
+        assert_eq!(descriptors(me, &path), 0);
         assert_eq!(signalled(0), None);
     }
 }

@@ -20,9 +20,16 @@ pub struct Writer {
     /// The setting; none for `ctl`.
     setting: Option<Setting>,
     /// Held while lines run, so that writes of this handle keep their order.
-    lines: tokio::sync::Mutex<Lines>,
+    lines: tokio::sync::Mutex<Pending>,
     /// A plain mutex: held for copying text.
     answers: Mutex<Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    lines: Lines,
+    /// Why the line that is thrown away was refused: the answer to each further part of it.
+    why: Option<Failure>,
 }
 
 /// The row of a setting.
@@ -58,10 +65,10 @@ impl Writer {
 
     /// Runs the lines that end in `data`, in order, up to the first that fails; nothing after it runs.
     pub async fn write(&self, cluster: &Cluster, data: &[u8]) -> Result<(), Failure> {
-        let mut lines = self.lines.lock().await;
+        let mut pending = self.lines.lock().await;
         let mut rest = data;
         while !rest.is_empty() {
-            let result = match lines.take(&mut rest) {
+            let result = match pending.lines.take(&mut rest) {
                 Piece::Part => Ok(()),
                 Piece::Line(line) => self.run(cluster, &line).await,
                 Piece::TooLong => {
@@ -70,13 +77,14 @@ impl Writer {
                     );
                     Err(self.failed(cluster.refuse(&self.place, Failure::invalid(why))))
                 }
+                // told already
                 Piece::Skipped => {
-                    let why = "cannot run the rest of a line that was refused: begin a new line";
-                    Err(self.failed(cluster.refuse(&self.place, Failure::invalid(why))))
+                    Err(pending.why.clone().unwrap_or_else(|| Failure::invalid("the line was refused")))
                 }
             };
             if let Err(failure) = result {
-                lines.stop(rest);
+                pending.lines.stop(rest);
+                pending.why = Some(failure.clone());
                 return Err(failure);
             }
         }
@@ -85,7 +93,7 @@ impl Writer {
 
     /// Runs a last line that has no end.
     pub async fn close(&self, cluster: &Cluster) -> Result<(), Failure> {
-        let line = self.lines.lock().await.last();
+        let line = self.lines.lock().await.lines.last();
         match line {
             Some(line) => self.run(cluster, &line).await,
             None => Ok(()),
@@ -94,7 +102,7 @@ impl Writer {
 
     /// Whether a line waits for its end; also true while lines run.
     pub fn is_open_line(&self) -> bool {
-        self.lines.try_lock().map_or(true, |lines| lines.is_part())
+        self.lines.try_lock().map_or(true, |pending| pending.lines.is_part())
     }
 
     async fn run(&self, cluster: &Cluster, line: &[u8]) -> Result<(), Failure> {
