@@ -95,7 +95,10 @@ impl Thread {
     ) -> Result<(Thread, Outlet), ConnectError> {
         let context = zmq::Context::new();
         let mut legs = Vec::new();
-        for endpoint in &config.forwarders {
+        for (i, endpoint) in config.forwarders.iter().enumerate() {
+            if config.forwarders[..i].contains(endpoint) {
+                continue;
+            }
             legs.push(
                 Leg::open(&context, endpoint.clone(), &config.subscriptions).map_err(|e| {
                     ConnectError::Socket { endpoint: endpoint.to_string(), why: e.to_string() }

@@ -5,6 +5,7 @@
 
 use super::Config;
 use crate::{Endpoint, sockets::set_common};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     io::{Error, ErrorKind},
     net::{SocketAddr, TcpListener, ToSocketAddrs},
@@ -16,8 +17,11 @@ use std::{
 };
 use zmq::{Context, Socket};
 
-/// Pairs of free ports that are tried.
+/// Pairs of ports that are tried when any will do.
 const TRIES: usize = 50;
+/// They are taken from below those that the kernel gives to outgoing connections: one who tries to connect again and again to such a
+/// port of a forwarder that is away may be given that very port, and then keeps it.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// Why a forwarder cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -90,34 +94,31 @@ pub(super) fn bind(context: &Context, config: &Config) -> Result<Bound, BindErro
         Endpoint::Tcp { host, port } => {
             let host = if host == "localhost" { "127.0.0.1" } else { host };
             let address = (host, *port).to_socket_addrs().map_err(failed)?.next();
-            let address = address.ok_or_else(|| failed(ErrorKind::AddrNotAvailable.into()))?;
+            let mut address = address.ok_or_else(|| failed(ErrorKind::AddrNotAvailable.into()))?;
             let mut result = Err(ErrorKind::AddrInUse.into());
             for _ in 0..if *port == 0 { TRIES } else { 1 } {
+                if *port == 0 {
+                    address.set_port(StdRng::from_os_rng().random_range(FREE_PORTS));
+                }
                 result = tcp(context, address);
                 if !matches!(&result, Err(e) if e.kind() == ErrorKind::AddrInUse) {
                     break;
                 }
             }
-            let (front, back, port) = result.map_err(failed)?;
-            let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+            let (front, back) = result.map_err(failed)?;
+            let endpoint = Endpoint::Tcp { host: host.to_owned(), port: address.port() };
             Ok(Bound { front, back, endpoint, _files: Files(Vec::new()) })
         }
     }
 }
 
-/// Both sockets at `address` and the port after it.
-fn tcp(context: &Context, mut address: SocketAddr) -> Result<(Socket, Socket, u16), Error> {
-    let front = TcpListener::bind(address)?;
-    let port = front.local_addr()?.port();
-    let next = port.checked_add(1).ok_or(ErrorKind::AddrInUse)?;
-    address.set_port(next);
-    let back = TcpListener::bind(address)?;
-    drop((front, back));
-    let text = |address: &SocketAddr| format!("tcp://{address}");
-    let subscribe = text(&address);
-    address.set_port(port);
-    let (front, back) = sockets(context, &text(&address), &subscribe)?;
-    Ok((front, back, port))
+/// Both sockets, at `address` and the port after it.
+fn tcp(context: &Context, address: SocketAddr) -> Result<(Socket, Socket), Error> {
+    let mut next = address;
+    next.set_port(address.port().checked_add(1).ok_or(ErrorKind::AddrInUse)?);
+    // the standard library's errors are the better ones; both are closed again before libzmq's turn
+    drop((TcpListener::bind(address)?, TcpListener::bind(next)?));
+    sockets(context, &format!("tcp://{address}"), &format!("tcp://{next}"))
 }
 
 fn sockets(context: &Context, publish: &str, subscribe: &str) -> Result<(Socket, Socket), Error> {

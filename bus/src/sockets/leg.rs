@@ -63,7 +63,22 @@ pub(super) struct Leg {
 struct Sockets {
     out: Socket,
     sub: Socket,
+    /// Tell what happens to the connections of `out` and `sub`.
     monitors: [Socket; 2],
+    /// Names the monitors; no two are alike in one context.
+    name: String,
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // libzmq's own thread waits for ever when it tells an event to a monitor that was closed; the one way to end monitoring that
+        // this binding has is to begin another one, of no events
+        for (socket, side) in [(&self.out, "out"), (&self.sub, "sub")] {
+            if let Err(e) = socket.monitor(&format!("inproc://{side}-off-{}", self.name), 0) {
+                tracing::error!("cannot end the watch over {}: {e}", self.name);
+            }
+        }
+    }
 }
 
 impl Sockets {
@@ -89,10 +104,11 @@ impl Sockets {
             socket.set_reconnect_ivl(50)?;
             socket.set_reconnect_ivl_max(500)?;
         }
+        let name = format!("{attempt}-{endpoint}");
         let mut monitors = Vec::new();
         for (socket, side) in [(&out, "out"), (&sub, "sub")] {
             // a name of its own for each attempt: the old monitor goes away in its own time
-            let name = format!("inproc://{side}-{}-{attempt}", endpoint);
+            let name = format!("inproc://{side}-{name}");
             socket.monitor(&name, EVENTS)?;
             let monitor = context.socket(zmq::PAIR)?;
             monitor.set_linger(0)?;
@@ -100,14 +116,15 @@ impl Sockets {
             monitors.push(monitor);
         }
         let [a, b] = <[Socket; 2]>::try_from(monitors).map_err(|_| zmq::Error::EFAULT)?;
-        out.connect(&endpoint.publish())?;
-        sub.connect(&endpoint.subscribe())?;
+        let sockets = Sockets { out, sub, monitors: [a, b], name };
+        sockets.out.connect(&endpoint.publish())?;
+        sockets.sub.connect(&endpoint.subscribe())?;
         for prefix in subscriptions {
-            sub.set_subscribe(prefix.as_bytes())?;
+            sockets.sub.set_subscribe(prefix.as_bytes())?;
         }
         // the last one: when the forwarder answers it with its beacon, it knows the others too
-        sub.set_subscribe(BEACON)?;
-        Ok(Sockets { out, sub, monitors: [a, b] })
+        sockets.sub.set_subscribe(BEACON)?;
+        Ok(sockets)
     }
 }
 

@@ -45,7 +45,10 @@ pub async fn wait_for(text: &str, mut what: impl FnMut() -> bool) {
 }
 
 pub async fn next(receiver: &mut Receiver) -> Incoming {
-    timeout(PATIENCE, receiver.recv()).await.expect("something comes").expect("the bus goes on")
+    match timeout(PATIENCE, receiver.recv()).await {
+        Ok(incoming) => incoming.expect("the bus goes on"),
+        Err(_) => panic!("nothing came; the link is {:?}, {:?}", receiver.link(), receiver.counts()),
+    }
 }
 
 /// The next message, links left out.
@@ -74,7 +77,7 @@ pub struct Process(pub Child);
 impl Process {
     pub fn start(args: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xvm-forwarder"));
-        Process(command.args(args).stderr(Stdio::null()).spawn().unwrap())
+        Process(command.args(args).stderr(Stdio::inherit()).spawn().unwrap())
     }
 
     pub fn signal(&self, name: &str) {
