@@ -59,6 +59,9 @@ impl Seat {
     }
 }
 
+/// How many calls with the same words run at once; so a host that hangs cannot take all threads that ask hosts.
+const SAME: usize = 2;
+
 type Run = Box<dyn FnOnce(&mut Seat) + Send>;
 
 struct Task {
@@ -89,6 +92,15 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    /// The first task that may run now. One that may not is taken by the thread that ends the call it waits for.
+    fn take(&mut self) -> Option<Task> {
+        let free = |t: &Task| self.running.iter().filter(|r| r.what == t.what).count() < SAME;
+        let at = self.queue.iter().position(free)?;
+        self.queue.remove(at)
+    }
+}
+
 struct Core {
     name: &'static str,
     uri: Arc<str>,
@@ -107,7 +119,7 @@ impl Core {
         let mut seat = Seat { uri: self.uri.clone(), conn: None };
         let mut state = self.lock();
         while !state.closed {
-            let Some(task) = state.queue.pop_front() else {
+            let Some(task) = state.take() else {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
