@@ -400,3 +400,52 @@ impl Drop for Stopped {
         Self::signal(self.0, "CONT");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sources_libvirtd_hangs_or_dies_in_mid_migration() {
+    let lab = lab!(2, "the_sources_libvirtd_hangs_or_dies_in_mid_migration");
+    lab.define("ferby", "small-1", 1, &["disk=0", "tick=0.2", "dirty=24"]);
+    let (mut ferby, gerby, small) =
+        (Host::up(&lab, "ferby").await, Host::up(&lab, "gerby").await, name("small-1"));
+    ferby.hv.start(&small).await.expect("start");
+    booted(&lab, "ferby", "small-1").await;
+    let uuid = ferby.get(&small).await.expect("there").uuid;
+    lab.virsh("ferby", &["migrate-setspeed", "small-1", "4"]);
+    for fault in ["STOP", "KILL"] {
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let (hv, address, moving) = (ferby.hv.clone(), gerby.hv.address(), small.clone());
+        let job = tokio::spawn(async move { hv.migrate(&moving, &address, progress).await });
+        tokio::time::timeout(LONG, seen.wait_for(|p| p.percent > 5))
+            .await
+            .expect("progress")
+            .expect("it runs");
+        let start = Instant::now();
+        let hung = (fault == "STOP").then(|| Stopped::new(lab.daemon("ferby")));
+        if hung.is_none() {
+            lab.sh(&["daemon-kill", "ferby", "KILL"]);
+        }
+        let broken =
+            tokio::time::timeout(LONG, job).await.expect("it ends").expect("task").expect_err("broken");
+        println!("source's libvirtd, {fault}: {broken:?} after {:?}", start.elapsed());
+        assert!(matches!(broken, HvError::Unreachable(_)), "nobody knows yet where it is");
+        drop(hung);
+        if fault == "KILL" {
+            lab.sh(&["daemon-start", "ferby"]);
+        }
+        ferby.event(|e| *e == HvEvent::Up).await;
+        // both are asked; what is under way may still come to its end, so ask until there is one answer
+        until("it runs on one of the two", async || {
+            let here = ferby.hv.domain(&small).await.ok().flatten().map(|d| d.state);
+            let there =
+                ferby.hv.locate(&gerby.hv.address(), &small, uuid).await.ok().flatten().map(|d| d.state);
+            let running = [here, there].iter().filter(|s| **s == Some(DomainState::Running)).count();
+            assert!(running < 2, "never twice");
+            running == 1 && here != Some(DomainState::Incoming) && there != Some(DomainState::Incoming)
+        })
+        .await;
+        if ferby.state(&small).await != Some(DomainState::Running) {
+            println!("it arrived all the same");
+            return;
+        }
+    }
+}

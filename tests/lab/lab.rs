@@ -46,6 +46,11 @@ impl Lab {
                 return Err(format!("needs {program}, see tests/lab/README.md"));
             }
         }
+        let mut probe = Command::new("unshare");
+        probe.args(["--mount", "--net", "--pid", "--fork", "true"]).stderr(Stdio::null());
+        if !probe.status().is_ok_and(|s| s.success()) {
+            return Err("needs the right to make namespaces".into());
+        }
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (pid, n) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("xvm-lab-").tempdir().map_err(|e| e.to_string())?;
@@ -59,7 +64,8 @@ impl Lab {
                 String::from_utf8_lossy(&build.stderr).trim()
             ));
         }
-        lab.try_sh(&["up", &hosts.to_string()])?;
+        // whoever can all this must get its hosts: from here on it is a failure
+        lab.sh(&["up", &hosts.to_string()]);
         Ok(lab)
     }
 

@@ -251,7 +251,11 @@ impl Job {
         let domain = find(conn, &self.name)?;
         let uuid = domain.uuid().map_err(wrong)?;
         let (done, waits) = oneshot::channel();
-        self.moves.done.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, done);
+        {
+            let mut waiting = self.moves.done.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.retain(|_, who| !who.is_closed()); // those whose word never came
+            waiting.insert(uuid, done);
+        }
         drop(tell.send(waits));
         let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER;
         if self.driver.progress {
