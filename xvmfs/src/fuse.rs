@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-use xvm_model::{Failure, Wall};
+use xvm_model::{Code, Failure, Wall};
 
 /// Threads that take requests from the kernel.
 const THREADS: usize = 4;
@@ -252,23 +252,21 @@ impl Filesystem for Fs {
             Ok(attr) => attr,
             Err(failure) => return reply.error(errno(&failure)),
         };
-        let refuse = |what, why| errno(&self.tree.refuse(ino.0, what, why));
         let writable = attr.kind == FileKind::File && attr.mode & 0o222 != 0;
-        if mode.is_some() {
-            return reply.error(refuse("change the mode", "modes are fixed"));
-        }
-        if uid.is_some() || gid.is_some() {
-            return reply
-                .error(refuse("change the owner", "all belongs to who mounted it; see uid= and gid="));
-        }
-        if !writable {
-            return reply.error(refuse("change it", "it is read-only"));
-        }
-        // `>` cuts to nothing before it writes; touch(1) sets times, which are ours to tell
-        match size {
-            None | Some(0) => reply.attr(attr_ttl(&attr), &self.file_attr(attr)),
-            Some(_) => reply.error(Errno::EINVAL),
-        }
+        let (code, what, why) = if mode.is_some() {
+            (Code::Permission, "change the mode of", "modes are fixed")
+        } else if uid.is_some() || gid.is_some() {
+            (Code::Permission, "change the owner of", "all belongs to who mounted it; see uid= and gid=")
+        } else if !writable {
+            (Code::Permission, "change", "it is read-only")
+        } else if size.is_some_and(|n| n != 0) {
+            (Code::Invalid, "cut", "only to nothing, as `>` does")
+        } else {
+            // `>` cuts to nothing before it writes; touch(1) sets times, which are ours to tell
+            return reply.attr(attr_ttl(&attr), &self.file_attr(attr));
+        };
+        let what = format!("{what} {}", self.tree.path(ino.0));
+        reply.error(errno(&self.tree.refuse_as(code, ino.0, &what, why)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {

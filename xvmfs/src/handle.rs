@@ -207,7 +207,10 @@ impl Handles {
                 let size = text.len() as u64;
                 Body::Writer(Writer::new(place, None, text), size)
             }
-            (_, true) => return Err(tree.refuse(ino, "open it for writing", "it is read-only")),
+            (_, true) => {
+                let what = format!("open {} for writing", tree.path(ino));
+                return Err(tree.refuse(ino, &what, "it is read-only"));
+            }
             (Opened::Text(text) | Opened::Setting(_, _, text) | Opened::Ctl(_, text), false) => {
                 Body::Text(text)
             }

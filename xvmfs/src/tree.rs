@@ -178,6 +178,19 @@ impl Tree {
         }
     }
 
+    /// The path of a file or directory below the mount, for sentences.
+    pub fn path(&self, ino: u64) -> String {
+        match self.node(ino) {
+            Ok(Node::Row(place, _, row)) => {
+                format!("{}/{}", place.path(), row.name).trim_start_matches('/').to_owned()
+            }
+            Ok(Node::Dir(Place::Cluster)) => "the root of the tree".into(),
+            Ok(Node::Dir(place)) => place.path(),
+            Ok(Node::Link(name)) => format!("the link to {name}"),
+            Err(_) => "what is gone".into(),
+        }
+    }
+
     /// When it was mounted.
     pub fn born(&self) -> Wall {
         self.born
@@ -288,12 +301,17 @@ impl Tree {
     /// A refusal (EPERM) of something that no file system like this can do, kept in the `error` file of the directory `ino` or of
     /// the one that it is in.
     pub fn refuse(&self, ino: u64, what: &str, why: &str) -> Failure {
+        self.refuse_as(Code::Permission, ino, what, why)
+    }
+
+    /// The same with another errno.
+    pub fn refuse_as(&self, code: Code, ino: u64, what: &str, why: &str) -> Failure {
         let place = match self.node(ino) {
             Ok(Node::Dir(place) | Node::Row(place, ..)) => place,
             Ok(Node::Link(name)) => Place::Domain(name),
             Err(_) => Place::Cluster,
         };
-        self.cluster.refuse(&place, Failure::new(Code::Permission, format!("cannot {what}: {why}")))
+        self.cluster.refuse(&place, Failure::new(code, format!("cannot {what}: {why}")))
     }
 
     fn text(&self, place: &Place, _index: u8, row: &Row) -> Result<String, Failure> {
