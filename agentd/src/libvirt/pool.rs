@@ -248,11 +248,20 @@ mod tests {
     async fn a_hung_call_bounds_its_caller_and_frees_its_thread_at_last() {
         let pool = Pool::new("test", "", 2, None);
         let (free, freed) = mpsc::channel::<()>();
-        let hang = move |_: &mut Seat| {
-            let _ = freed.recv();
-            Ok(())
-        };
-        assert!(unreachable(pool.call("a", SOON, "ask it", hang).await).contains("ask it"));
+        let (began, freed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(freed)));
+        // on a busy machine the thread may come too late for its caller, and then rightly does nothing
+        while began.load(Ordering::SeqCst) == 0 {
+            let (began, freed) = (began.clone(), freed.clone());
+            let hang = move |_: &mut Seat| {
+                began.store(1, Ordering::SeqCst);
+                let _freed = freed.lock().expect("no panic").recv();
+                Ok(())
+            };
+            assert!(unreachable(pool.call("a", SOON, "ask it", hang).await).contains("ask it"));
+        }
+        while pool.overdue().is_none() {
+            tokio::task::yield_now().await;
+        }
         assert!(pool.overdue().expect("overdue").contains("`a`"));
         assert!(unreachable(pool.call("a", LONG, "", |_| Ok(())).await).contains("works on `a`"));
         assert_eq!(pool.call("b", LONG, "", |_| Ok(7)).await, Ok(7));
