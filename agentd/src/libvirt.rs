@@ -204,6 +204,13 @@ impl Libvirt {
             if !allowed.contains(&now) {
                 return Err(HvError::WrongState(format!("it is {}", state::word(now, reason).0)));
             }
+            // a migration that this agent does not know of: begun by hand, or by the agent's life before this one. libvirt would take
+            // the command, and QEMU would lose it. Drivers and states without job statistics have no such migration to lose it in.
+            if raw::job(handle, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE) {
+                let text =
+                    "libvirt runs a job on it (`virsh domjobinfo` tells which, `virsh domjobabort` ends it)";
+                return Err(HvError::WrongState(text.into()));
+            }
             call(handle).map_err(wrong)
         };
         self.order(&format!("{word} {name}"), name, run).await

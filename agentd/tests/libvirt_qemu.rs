@@ -257,6 +257,9 @@ async fn a_migration_is_seen_from_both_sides_and_cancelled() {
         ferby.hv.migrate(&small, &gerby.hv.address(), nobody()).await,
         Err(HvError::WrongState(_))
     ));
+    // another life of the agent, which does not know of the migration, must not give an order that QEMU would lose
+    let other = Host::up(&lab, "ferby").await;
+    assert!(matches!(other.hv.pause(&small).await, Err(HvError::WrongState(_))));
     assert_eq!(ferby.hv.domains().await.expect("not blocked").len(), 1);
     let asked = Instant::now();
     ferby.hv.cancel_migration(&small).await.expect("cancel");
