@@ -302,4 +302,30 @@ mod tests {
             assert!(b.peers.len() <= PEERS_MAX);
         }
     }
+
+    #[test]
+    fn the_straight_way_and_the_long_way_read_the_same() {
+        let beat = r#""settings":{},"points":1,"hypervisor":"sim","address":"a:1","cpus":[0.5],"memory":{"total":2,"free":1},"domains":[]"#;
+        let ours = format!(
+            r#"{{"v":1,"from":"agent/a","boot":1,"seq":1,"at":7,"body":{{"type":"heartbeat",{beat}}}}}"#
+        );
+        let long = format!(
+            r#"{{"body":{{{beat},"type":"heartbeat"}},"v":1,"from":"agent/a","boot":1,"seq":1,"at":7}}"#
+        );
+        let read_of = |text: &str| read(text.as_bytes()).unwrap();
+        assert_eq!(read_of(&ours), read_of(&long));
+        assert_eq!(
+            serde_json::to_string(&read_of(&ours)).unwrap(),
+            serde_json::to_string(&read_of(&long)).unwrap()
+        );
+        let written = serde_json::to_vec(&read_of(&ours)).unwrap();
+        assert!(
+            written[..HEAD_MAX].windows(28).any(|w| w == br#","body":{"type":"heartbeat","#),
+            "what we write takes the straight way"
+        );
+        assert!(
+            read(ours.replace("heartbeat", "roll-call").as_bytes()).is_ok_and(|e| e.body == Body::RollCall)
+        );
+        assert!(read(ours.replace("points", "pints").as_bytes()).is_err());
+    }
 }

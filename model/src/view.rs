@@ -16,6 +16,8 @@ pub use thing::{Thing, thing_id};
 
 use crate::{Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall};
 use imbl::{HashMap, OrdMap};
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Heartbeats missed until a server is [`Reach::Stale`].
@@ -86,7 +88,7 @@ impl Server {
 #[derive(Debug, Clone, Default)]
 struct Entry {
     /// The servers whose lists hold it.
-    claims: Vec<ServerName>,
+    claims: SmallVec<[ServerName; 1]>,
     /// Where a server said that it sent it, until the destination speaks for itself.
     departed: Option<Arc<(Departed, Mono)>>,
     /// How its last job ended, also when the server that ran the job does not have it any more.
@@ -106,6 +108,8 @@ pub struct View {
     servers: OrdMap<ServerName, Arc<Server>>,
     domains: OrdMap<DomainName, Arc<Entry>>,
     things: HashMap<u64, Thing>,
+    /// The domains whose entries may hold a departure: few, so that time passes without a look at all domains.
+    bridges: Arc<BTreeSet<DomainName>>,
     link: LinkState,
 }
 
@@ -115,6 +119,7 @@ impl Default for View {
             servers: OrdMap::new(),
             domains: OrdMap::new(),
             things: HashMap::new(),
+            bridges: Arc::default(),
             link: LinkState { up: false, since: Mono(0) },
         }
     }

@@ -91,8 +91,8 @@ impl View {
         if old.as_ref().is_some_and(|s| !self.newer(s, stamp, now)) {
             return Vec::new();
         }
-        let mut domains: Vec<Arc<Domain>> =
-            std::mem::take(&mut beat.domains).into_iter().map(Arc::new).collect();
+        let records = std::mem::take(&mut beat.domains);
+        let mut domains: Vec<Arc<Domain>> = records.iter().map(|d| self.compact(d)).collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
         domains.dedup_by(|a, b| a.name == b.name);
         let departed = std::mem::take(&mut beat.departed);
@@ -162,17 +162,21 @@ impl View {
         }
         let domain = change.name().clone();
         let before = self.telling(&BTreeSet::from([domain.clone()]), now);
+        let record = match &change {
+            DomainChange::Is { domain } => Some(self.compact(domain)),
+            DomainChange::Gone { .. } | DomainChange::Departed { .. } => None,
+        };
         if let Some(server) = self.servers.get_mut(name) {
             let server = Arc::make_mut(server);
             server.stamp = stamp;
             server.at = at;
             server.heard = now;
             let place = server.domains.binary_search_by(|d| d.name.cmp(&domain));
-            match (&change, place) {
-                (DomainChange::Is { domain }, Ok(i)) => server.domains[i] = Arc::new(domain.clone()),
-                (DomainChange::Is { domain }, Err(i)) => server.domains.insert(i, Arc::new(domain.clone())),
-                (_, Ok(i)) => drop(server.domains.remove(i)),
-                (_, Err(_)) => {}
+            match (record, place) {
+                (Some(record), Ok(i)) => server.domains[i] = record,
+                (Some(record), Err(i)) => server.domains.insert(i, record),
+                (None, Ok(i)) => drop(server.domains.remove(i)),
+                (None, Err(_)) => {}
             }
         }
         if let DomainChange::Departed { departed } = change {
@@ -180,6 +184,16 @@ impl View {
         }
         self.claim_or_release(name, &domain);
         self.events_since(before, now)
+    }
+
+    /// A record as it is kept, a hundred thousand times: with the name that the view has already, and copied, since copies have no room
+    /// to spare. (Shrinking in place is worse: what is cut off are holes that fit nothing.)
+    fn compact(&self, domain: &Domain) -> Arc<Domain> {
+        let mut copy = domain.clone();
+        if let Some((name, _)) = self.domains.get_key_value(&domain.name) {
+            copy.name = name.clone();
+        }
+        Arc::new(copy)
     }
 
     fn newer(&self, server: &Server, stamp: Stamp, now: Now) -> bool {
@@ -198,7 +212,6 @@ impl View {
         if holds && !claimed {
             let entry = Arc::make_mut(entry);
             entry.claims.push(server.clone());
-            entry.claims.shrink_to_fit();
             entry.departed = None;
         } else if !holds && claimed {
             Arc::make_mut(entry).claims.retain(|s| s != server);
@@ -230,19 +243,30 @@ impl View {
         if entry.claims.is_empty() && entry.departed.is_none() {
             return;
         }
+        if entry.departed.is_some() {
+            Arc::make_mut(&mut self.bridges).insert(name.clone());
+        }
         self.domains.insert(name.clone(), Arc::new(entry));
         self.remember(Thing::Domain(name));
     }
 
     fn end_bridges(&mut self, now: Now) {
-        let over: Vec<DomainName> = self
-            .domains
-            .iter()
-            .filter(|(_, e)| e.departed.as_ref().is_some_and(|d| now.mono.since(d.1) >= super::BRIDGE_MS))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in over {
+        // true: holds until later; false: is over; none: ended before
+        let bridge = |name: &DomainName| {
+            let departed = self.domains.get(name)?.departed.as_ref()?;
+            Some(now.mono.since(departed.1) < super::BRIDGE_MS)
+        };
+        let (kept, ended): (BTreeSet<_>, BTreeSet<_>) =
+            self.bridges.iter().cloned().partition(|name| bridge(name) == Some(true));
+        if ended.is_empty() {
+            return;
+        }
+        self.bridges = Arc::new(kept);
+        for name in ended {
             let Some(entry) = self.domains.get_mut(&name) else { continue };
+            if entry.departed.is_none() {
+                continue;
+            }
             Arc::make_mut(entry).departed = None;
             if entry.claims.is_empty() {
                 self.domains.remove(&name);
