@@ -67,7 +67,8 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
 fn look(path: &Path) -> Option<io::Result<std::fs::Metadata>> {
     let (send, receive) = std::sync::mpsc::channel();
     let path = path.to_owned();
-    std::thread::spawn(move || send.send(std::fs::metadata(path)));
+    // nobody listens any more when it comes too late
+    std::thread::spawn(move || drop(send.send(std::fs::metadata(path))));
     receive.recv_timeout(ANSWER).ok()
 }
 

@@ -63,7 +63,7 @@ pub async fn serve(
     let cluster = Cluster::new(publisher, client, clock, names);
     let (ended, mut gone) = watch::channel(false);
     let fs = Fs::new(Tree::new(cluster.clone()), tokio::runtime::Handle::current(), config.owner, ended);
-    let connection = fuse::start(fs, &path, &config.mount)
+    let _connection = fuse::start(fs, &path, &config.mount)
         .map_err(|e| MountError::new("mount at", &path, e.to_string().trim().to_owned()))?;
     let feeder = {
         let cluster = cluster.clone();
@@ -88,7 +88,6 @@ pub async fn serve(
         let at = path.clone();
         tokio::task::spawn_blocking(move || mount::unmount(&at)).await.context("cannot unmount")??;
     }
-    drop(connection);
     Ok(())
 }
 
