@@ -71,16 +71,15 @@ fn in_the_background_until_sigterm_and_healed_after_sigkill() {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         assert!(is_mounted(&path));
         let name = path.display().to_string();
-        let pids = std::fs::read_dir("/proc")
+        let mut pids = std::fs::read_dir("/proc")
             .unwrap()
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.parse().ok());
         let pid: u32 = pids
-            .filter(|p: &u32| {
+            .find(|p: &u32| {
                 let args = std::fs::read_to_string(format!("/proc/{p}/cmdline")).unwrap_or_default();
                 args.split('\0').any(|a| a == "--ready") && args.split('\0').any(|a| a == name)
             })
-            .next()
             .unwrap();
         pid
     };
