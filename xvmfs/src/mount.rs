@@ -63,12 +63,19 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     Err(refuse("too many dead mounts are there".into()))
 }
 
-/// stat(2) in a thread of its own, which may stay behind with a hung mount.
+/// stat(2) and statfs(2) in a thread of its own, which may stay behind with a hung mount. The kernel answers stat(2) of a dead mount
+/// from its memory for a second; statfs(2) always asks the server.
 fn look(path: &Path) -> Option<io::Result<std::fs::Metadata>> {
     let (send, receive) = std::sync::mpsc::channel();
     let path = path.to_owned();
     // nobody listens any more when it comes too late
-    std::thread::spawn(move || drop(send.send(std::fs::metadata(path))));
+    std::thread::spawn(move || {
+        let found = std::fs::metadata(&path).and_then(|found| {
+            nix::sys::statvfs::statvfs(&path)?;
+            Ok(found)
+        });
+        drop(send.send(found));
+    });
     receive.recv_timeout(ANSWER).ok()
 }
 
