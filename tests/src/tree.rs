@@ -3,7 +3,7 @@
 use crate::{Calls, Events, PATIENCE};
 use nix::errno::Errno;
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io::{self, Read, Write},
     os::{fd::IntoRawFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
