@@ -10,7 +10,8 @@ const READY: &str = "ready";
 
 /// The first process: its exit status is that of the start. The second one's complaints go to the same stderr.
 pub fn start() -> std::io::Result<ExitCode> {
-    let mut child = Command::new("/proc/self/exe")
+    // by its own path, not /proc/self/exe: so ps(1) and pgrep(1) call it by its name
+    let mut child = Command::new(std::env::current_exe()?)
         .args(["--foreground", "--ready"])
         .args(std::env::args_os().skip(1))
         .stdin(Stdio::null())
