@@ -86,6 +86,6 @@ while :; do
         if [ ! -d "/proc/$p" ]; then say "$(basename "$pid" .pid) ended, see its log"; mv "$pid" "$pid.ended"; fi
     done
     [ -e "$run/xvmfs.pid" ] || exit 1
-    sleep 1 &
+    sleep 1 9>&- &   # without the lock: it outlives us by a moment
     wait $!
 done
