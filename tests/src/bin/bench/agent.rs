@@ -14,14 +14,17 @@ const DOMAINS: usize = 100;
 /// Measures.
 pub fn rows(effort: Effort, table: &mut Table) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let domains: Vec<String> = (1..=DOMAINS).map(|i| format!("small-{i}")).collect();
-    let ferby = cluster.agent("ferby", &domains)?;
+    let domains: Vec<String> = (1..=DOMAINS).map(|i| format!("small-{i},memory=64")).collect();
+    let mut ferby = cluster.agent("ferby", &domains)?;
     let mount = cluster.mount()?;
     let list = mount.path.join("servers/ferby/domains");
     wait_for("ferby's domains", SOON, || {
+        if let Err(e) = ferby.check() {
+            return Some(Err(e));
+        }
         let there = std::fs::read_dir(&list).ok()?.count();
-        (there == DOMAINS).then_some(())
-    })?;
+        (there == DOMAINS).then_some(Ok(()))
+    })??;
     // what it does once at its start is not what it costs
     sleep(Duration::from_secs(2));
     let before = ferby.cpu()?;

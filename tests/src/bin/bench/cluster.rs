@@ -74,7 +74,7 @@ impl Cluster {
         let path = self.file("xvm");
         std::fs::create_dir(&path)?;
         let args = [self.endpoint.clone(), path.display().to_string(), "-f".into()];
-        let process = Process::start(&sibling("xvmfs")?, &args[..2], self.dir.path())?;
+        let process = Process::start(&sibling("xvmfs")?, &args, self.dir.path())?;
         mounted(process, path, "servers")
     }
 

@@ -12,6 +12,8 @@ use std::{ffi::OsStr, path::Path, time::Duration, time::UNIX_EPOCH};
 pub const FILE: &str = "servers/ferby/load";
 /// The inodes: the root is 1, each name of [`FILE`] one more.
 const NAMES: [&str; 3] = ["servers", "ferby", "load"];
+/// How long the kernel keeps the names that never go away, as with ours; servers may go away.
+const LONG: Duration = Duration::from_secs(3600);
 /// As many threads as xvmfs has.
 const THREADS: usize = 4;
 
@@ -38,21 +40,32 @@ fn attr(ino: u64) -> FileAttr {
     }
 }
 
+/// As with ours: directories' attributes for a second, files' not at all.
+fn attr_ttl(attr: &FileAttr) -> &'static Duration {
+    const SECOND: Duration = Duration::from_secs(1);
+    if attr.kind == FileType::Directory { &SECOND } else { &Duration::ZERO }
+}
+
 impl Filesystem for Empty {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let parent = u64::from(parent);
         match NAMES.iter().zip(1..).find(|(n, p)| *p == parent && name == **n) {
-            Some(_) => reply.entry(&Duration::ZERO, &attr(parent + 1), Generation(0)),
+            Some((name, _)) => {
+                let keep = if *name == "ferby" { Duration::ZERO } else { LONG };
+                let attr = attr(parent + 1);
+                reply.entry_with_ttls(attr_ttl(&attr), &keep, &attr, Generation(0));
+            }
             None => reply.error(fuser::Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&Duration::ZERO, &attr(u64::from(ino)));
+        let attr = attr(u64::from(ino));
+        reply.attr(attr_ttl(&attr), &attr);
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
     }
 
     fn read(
@@ -82,7 +95,6 @@ pub fn serve(dir: &Path) -> anyhow::Result<()> {
     config.mount_options =
         vec![MountOption::FSName("empty".into()), MountOption::RO, MountOption::DefaultPermissions];
     config.n_threads = Some(THREADS);
-    config.clone_fd = true;
     let session = fuser::spawn_mount(Empty, dir, &config)?;
     signals.wait()?;
     drop(session);

@@ -81,7 +81,7 @@ fn list(effort: Effort, domains: &Path, table: &mut Table) -> anyhow::Result<()>
     }
     let c = crate::stats::compare(effort.pairs / 4, || ls(domains), || ls(plain.path()))?;
     table.row(Line {
-        what: "  ls domains | wc -l : 100,000 files in tmpfs",
+        what: "  ls domains|wc -l : 100,000 tmpfs files",
         ours: millis(c.ours),
         beside: millis(c.theirs),
         ratio: times(c.ratio),
