@@ -449,9 +449,11 @@ impl Filesystem for Fs {
     fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let Some(handle) = self.handles.get(fh.0) else { return reply.error(Errno::EBADF) };
         let Body::Dir(entries) = &handle.body else { return reply.error(Errno::ENOTDIR) };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let dots = [(ino.0, "."), (self.tree.parent(ino.0), "..")];
-        let dots = dots.into_iter().map(|(ino, name)| (ino, FileType::Directory, name));
-        let names = entries.iter().map(|e| {
+        let dots = dots.iter().skip(from).map(|(ino, name)| (*ino, FileType::Directory, *name));
+        let rest = entries.get(from.saturating_sub(2)..).unwrap_or_default();
+        let names = rest.iter().map(|e| {
             let kind = match e.kind {
                 FileKind::Dir => FileType::Directory,
                 FileKind::File => FileType::RegularFile,
@@ -459,9 +461,8 @@ impl Filesystem for Fs {
             };
             (e.ino, kind, e.name.as_str())
         });
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (i, (ino, kind, name)) in dots.chain(names).enumerate().skip(from) {
-            if reply.add(INodeNo(ino), i as u64 + 1, kind, name) {
+        for (i, (ino, kind, name)) in dots.chain(names).enumerate() {
+            if reply.add(INodeNo(ino), offset + i as u64 + 1, kind, name) {
                 break;
             }
         }

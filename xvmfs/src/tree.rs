@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
-use xvm_model::{Code, DomainName, Failure, Server, Thing, Wall};
+use xvm_model::{Code, DomainName, Failure, Server, ServerName, Thing, Wall};
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,29 @@ pub struct Entry {
     /// What it is.
     pub kind: FileKind,
     /// The name.
-    pub name: String,
+    pub name: Label,
+}
+
+/// A name that somebody else owns: a listing of 100,000 domains copies none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Label {
+    /// A row's.
+    Row(&'static str),
+    /// A server's.
+    Server(ServerName),
+    /// A domain's.
+    Domain(DomainName),
+}
+
+impl Label {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Label::Row(name) => name,
+            Label::Server(name) => name.as_str(),
+            Label::Domain(name) => name.as_str(),
+        }
+    }
 }
 
 /// What an inode number names.
@@ -198,8 +220,7 @@ impl Tree {
 
     /// The names in a directory, without `.` and `..`.
     pub fn list(&self, ino: u64) -> Result<Vec<Entry>, Failure> {
-        let entry =
-            |inode: Inode, kind, name: &str| Entry { ino: inode.number(), kind, name: name.to_owned() };
+        let entry = |inode: Inode, kind, name| Entry { ino: inode.number(), kind, name };
         let (view, now) = (self.cluster.view(), self.cluster.now().mono);
         Ok(match self.node(ino)? {
             Node::Dir(place) => place
@@ -208,22 +229,22 @@ impl Tree {
                 .enumerate()
                 .map(|(i, row)| {
                     let kind = if row.kind.is_dir() { FileKind::Dir } else { FileKind::File };
-                    entry(row_inode(&place, i), kind, row.name)
+                    entry(row_inode(&place, i), kind, Label::Row(row.name))
                 })
                 .collect(),
             Node::Row(_, _, Row { kind: Kind::Servers, .. }) => view
                 .servers()
-                .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, s.name.as_str()))
+                .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, Label::Server(s.name.clone())))
                 .collect(),
             Node::Row(_, _, Row { kind: Kind::Domains, .. }) => view
                 .domain_names()
-                .map(|n| entry(Inode::domain(n, None), FileKind::Dir, n.as_str()))
+                .map(|n| entry(Inode::domain(n, None), FileKind::Dir, Label::Domain(n.clone())))
                 .collect(),
             Node::Row(Place::Server(name), _, Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
                 view.domains_of(server, now)
-                    .map(|n| entry(Inode::link(n), FileKind::Link, n.as_str()))
+                    .map(|n| entry(Inode::link(n), FileKind::Link, Label::Domain(n.clone())))
                     .collect()
             }
             _ => return Err(Failure::invalid("not a directory")),

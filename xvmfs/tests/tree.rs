@@ -83,11 +83,11 @@ fn walk(tree: &Tree, dir: u64, path: &str, seen: &mut HashMap<u64, String>) {
     assert_eq!(tree.attr(dir).unwrap().kind, FileKind::Dir, "{path}");
     let mut names: Vec<String> = Vec::new();
     for entry in tree.list(dir).unwrap() {
-        let path = format!("{path}/{}", entry.name);
-        let found = tree.lookup(dir, &entry.name).unwrap_or_else(|e| panic!("{path} is listed: {e}"));
+        let path = format!("{path}/{}", entry.name.as_str());
+        let found = tree.lookup(dir, entry.name.as_str()).unwrap_or_else(|e| panic!("{path} is listed: {e}"));
         assert_eq!((found.ino, found.kind), (entry.ino, entry.kind), "{path}");
         assert_eq!(tree.attr(entry.ino).unwrap().kind, entry.kind, "{path}");
-        names.push(entry.name.clone());
+        names.push(entry.name.as_str().to_owned());
         match entry.kind {
             FileKind::Link => {
                 let target = tree.readlink(entry.ino).unwrap();
