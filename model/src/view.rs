@@ -8,7 +8,9 @@
 //! believed once the known life is [`Reach::Down`].
 
 mod apply;
+mod lost;
 mod place;
+mod tell;
 mod thing;
 
 pub use place::{DomainView, Shown};

@@ -91,7 +91,7 @@ fn walk(tree: &Tree, dir: u64, path: &str, seen: &mut HashMap<u64, String>) {
         match entry.kind {
             FileKind::Link => {
                 let target = tree.readlink(entry.ino).unwrap();
-                assert_eq!(target, format!("../../../domains/{}", entry.name), "{path}");
+                assert_eq!(target, format!("../../../domains/{}", entry.name.as_str()), "{path}");
                 assert_eq!(found.size, target.len() as u64, "{path}");
                 continue; // the same number in each server's directory
             }
