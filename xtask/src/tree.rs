@@ -60,8 +60,11 @@ pub fn page() -> String {
     );
     p.section("EVENTS").text(
         "The first line of an events file says that listening has begun; each further line is one event: time, what it is about, \
-         what happened. poll(2) works. Tools that read a file up to its size (cp, tar, rsync) get the first line only; \
-         a recursive diff or grep wants --exclude=events.",
+         what happened. poll(2) works. A read waits for the next event; tail -f, cat, while read and programs follow it so.",
+    ).text(
+        "Copies and searches of whole directories end by themselves: what reads a file up to its size (tar, rsync) gets the first \
+         line, and a process that has listed the directory and read another of its files within the last five seconds \
+         (cp -r, diff -r, grep -r) finds the end of the file after it. A plain cp, grep or cat that names the file waits.",
     );
     p.section("BOUNDS").text(
         "No call waits for the network longer than 5 seconds. Files that are only read never wait for it at all: what was last heard \

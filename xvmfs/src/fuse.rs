@@ -104,9 +104,15 @@ pub fn start(fs: Fs, at: &Path, options: &Options) -> io::Result<Connection> {
         MountOption::CUSTOM("subtype=xvmfs".into()),
         MountOption::DefaultPermissions,
     ]);
+    if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        return Err(io::Error::new(e.kind(), format!("{DEVICE}: {e}")));
+    }
     let session = Session::new(fs, at, &config)?.spawn()?;
     Ok(Connection { _session: std::mem::ManuallyDrop::new(session) })
 }
+
+/// What the kernel speaks FUSE through; a user who mounts needs it readable and writable.
+const DEVICE: &str = "/dev/fuse";
 
 /// The file system.
 pub struct Fs {

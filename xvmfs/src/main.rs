@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 fn foreground(config: Config) -> anyhow::Result<ExitCode> {
     let filter =
-        tracing_subscriber::EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| "info,fuser=error".into());
+        tracing_subscriber::EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| "info,fuser=off".into());
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let ready = config.ready;

@@ -1,4 +1,5 @@
 //! If these fail, what a directory lists, what can be walked to, and what stat tells disagree: `ls`, `find` and `cp -r` see different trees.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use proptest::prelude::*;
 use std::collections::HashMap;

@@ -5,6 +5,15 @@ use crate::Endpoint;
 use clap::{CommandFactory, Parser};
 use xvm_model::ServerName;
 
+const AFTER: &str = "\
+Environment:
+  XVM_LOG  which log lines go to standard error: error, warn, info (the default), debug, trace
+
+Exit status:
+  0  ended by SIGTERM or SIGINT
+  1  could not start: the address is wrong, in use, or not of this machine; the sentence on standard error says which
+  2  a wrong flag";
+
 /// Passes the messages of xvm's bus on from all who speak to all who listen.
 ///
 /// The agents of the servers and the mounts of the cluster find each other through this program: it is the one fixed address of a
@@ -15,9 +24,9 @@ use xvm_model::ServerName;
 /// were not of the bus's form (two frames, a topic of at most 300 bytes, a body of at most 8 MiB). A subscriber that does not read
 /// loses messages and costs no one else anything.
 #[derive(Debug, Parser)]
-#[command(name = "xvm-forwarder", version, max_term_width = 100)]
+#[command(name = "xvm-forwarder", version, max_term_width = 100, after_long_help = AFTER)]
 pub struct Flags {
-    /// Where to listen: HOST:PORT, [V6]:PORT, tcp://HOST:PORT or ipc://PATH
+    /// Where to listen: HOST:PORT, tcp://HOST:PORT (an IPv6 address in brackets) or ipc://PATH
     ///
     /// Two sockets belong to it: who speaks connects to PORT (or PATH.in), who listens to PORT + 1 (or PATH.out). Port 0 takes two
     /// free ports and says which. The daemons are given the same address.
