@@ -44,7 +44,7 @@ pub struct Handle {
     pub pid: u32,
     /// The file's time when it was opened: a copy is not told that the file changed meanwhile.
     pub mtime: Wall,
-    /// Whether reads end where others wait: see [`walks`].
+    /// Whether reads end where others wait: see `walks`.
     pub walker: bool,
     /// What it does.
     pub body: Body,
