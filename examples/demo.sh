@@ -67,6 +67,8 @@ for t in $(seq 200); do
     sleep 0.05
 done
 
+# for watching: a heartbeat each second
+for s in "$mount"/servers/*; do echo heartbeat 1 > "$s/ctl"; done
 say "a cluster is mounted at $mount; in another shell try:"
 cat <<EOF
 

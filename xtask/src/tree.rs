@@ -45,7 +45,7 @@ pub fn page() -> String {
     }
     p.section("COMMANDS").text(
         "One line is one command: words separated by spaces, at most 4096 bytes of UTF-8. Several lines in one write run in order \
-         and stop at the first that fails. A line may arrive in pieces; it runs at its newline, or at close. The write returns when \
+         and stop at the first that fails; a file that is open for writing alone then takes nothing more until it is closed. A line may arrive in pieces; it runs at its newline, or at close. The write returns when \
          the daemon that carries the command out has accepted or refused it. Reading ctl gives the commands and the state; reading \
          the descriptor that wrote gives the answer.",
     );

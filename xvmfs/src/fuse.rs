@@ -6,7 +6,7 @@
 //! What the kernel may keep: the name of a row (`domains/small-1/load` is where it is as long as `domains/small-1` is, and that name
 //! is looked up each time), and for a second the mode and time of a directory. Files' sizes and contents are asked for each time.
 
-use crate::handle::{Body, Handle, Handles, Now};
+use crate::handle::{Body, Handle, Handles, Mode, Now};
 use crate::inode::Inode;
 use crate::tree::{Attr, FileKind, Tree};
 use fuser::{
@@ -339,8 +339,12 @@ impl Filesystem for Fs {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        match self.handles.open(&self.tree, ino.0, req.pid(), write) {
+        let mode = match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Mode::Read,
+            OpenAccMode::O_WRONLY => Mode::Write,
+            OpenAccMode::O_RDWR => Mode::Both,
+        };
+        match self.handles.open(&self.tree, ino.0, req.pid(), mode) {
             Ok((number, handle)) => {
                 let how = if handle.is_stream() {
                     FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES

@@ -174,6 +174,17 @@ async fn signal(pid: u32) {
     }
 }
 
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Reading alone.
+    Read,
+    /// Writing alone.
+    Write,
+    /// A dialogue: lines in, answers out.
+    Both,
+}
+
 /// All open files of a mount.
 #[derive(Debug, Default)]
 pub struct Handles {
@@ -192,20 +203,21 @@ struct Open {
 }
 
 impl Handles {
-    /// Opens a file on behalf of `pid`, to be written or not. What cannot be written is refused here too: root passes the kernel's
+    /// Opens a file on behalf of `pid`. What cannot be written is refused here too: root passes the kernel's
     /// check of modes.
-    pub fn open(&self, tree: &Tree, ino: u64, pid: u32, write: bool) -> Result<(u64, Arc<Handle>), Failure> {
+    pub fn open(&self, tree: &Tree, ino: u64, pid: u32, mode: Mode) -> Result<(u64, Arc<Handle>), Failure> {
+        let (write, dialogue) = (mode != Mode::Read, mode == Mode::Both);
         let cluster = &tree.cluster;
         let dir = Inode::parse(ino).map_or(ino, |i| Inode { row: None, ..i }.number());
         let mut walker = false;
         let body = match (tree.open(ino)?, write) {
             (Opened::Setting(place, row, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Writer::new(place, Some(row), text), size)
+                Body::Writer(Writer::new(place, Some(row), text, dialogue), size)
             }
             (Opened::Ctl(place, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Writer::new(place, None, text), size)
+                Body::Writer(Writer::new(place, None, text, dialogue), size)
             }
             (_, true) => {
                 let what = format!("open {} for writing", tree.path(ino));

@@ -19,6 +19,8 @@ pub struct Writer {
     place: Place,
     /// The setting; none for `ctl`.
     setting: Option<Setting>,
+    /// Whether it is open for reading too, so that each line can be answered.
+    dialogue: bool,
     /// Held while lines run, so that writes of this handle keep their order.
     lines: tokio::sync::Mutex<Pending>,
     /// A plain mutex: held for copying text.
@@ -30,6 +32,9 @@ struct Pending {
     lines: Lines,
     /// Why the line that is thrown away was refused: the answer to each further part of it.
     why: Option<Failure>,
+    /// The first refusal of a file that is open for writing alone. One script of lines may come as several writes (bash's printf
+    /// makes one of each line), so nothing after it runs.
+    stopped: Option<Failure>,
 }
 
 /// The row of a setting.
@@ -52,9 +57,15 @@ struct Answers {
 
 impl Writer {
     /// Over a file that was just opened with `text`.
-    pub fn new(place: Place, setting: Option<&'static Row>, text: String) -> Self {
+    pub fn new(place: Place, setting: Option<&'static Row>, text: String, dialogue: bool) -> Self {
         let answers = Mutex::new(Answers { text, at: 0, first: true });
-        Writer { place, setting: setting.map(Setting), lines: tokio::sync::Mutex::default(), answers }
+        Writer {
+            place,
+            setting: setting.map(Setting),
+            dialogue,
+            lines: tokio::sync::Mutex::default(),
+            answers,
+        }
     }
 
     /// The file's path below the mount.
@@ -63,9 +74,13 @@ impl Writer {
         format!("{}/{name}", self.place.path()).trim_start_matches('/').to_owned()
     }
 
-    /// Runs the lines that end in `data`, in order, up to the first that fails; nothing after it runs.
+    /// Runs the lines that end in `data`, in order, up to the first that fails; nothing after it runs, in a dialogue nothing of
+    /// this write.
     pub async fn write(&self, cluster: &Cluster, data: &[u8]) -> Result<(), Failure> {
         let mut pending = self.lines.lock().await;
+        if let Some(failure) = &pending.stopped {
+            return Err(failure.clone());
+        }
         let mut rest = data;
         while !rest.is_empty() {
             let result = match pending.lines.take(&mut rest) {
@@ -85,6 +100,7 @@ impl Writer {
             if let Err(failure) = result {
                 pending.lines.stop(rest);
                 pending.why = Some(failure.clone());
+                pending.stopped = (!self.dialogue).then(|| failure.clone());
                 return Err(failure);
             }
         }

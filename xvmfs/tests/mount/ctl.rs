@@ -81,6 +81,22 @@ fn close_answers_for_a_line_without_end() {
     assert_eq!(m.read("domains/small-1/state"), "paused\n");
 }
 
+/// bash's printf makes a write of each line: it is one script all the same. In a dialogue each line stands for itself.
+#[test]
+fn nothing_runs_after_a_line_that_failed() {
+    if !can_mount("nothing_runs_after_a_line_that_failed") {
+        return;
+    }
+    let c = Cluster::new();
+    let m = c.mount();
+    let lines = "printf 'pause\\npause\\nunpause\\n'";
+    assert!(!m.sh(&format!("{lines} > domains/small-1/ctl")).status.success());
+    assert_eq!(m.read("domains/small-1/state"), "paused\n");
+    m.write("domains/small-1/ctl", "unpause\n").unwrap();
+    m.shell(&format!("exec 3<>domains/small-1/ctl; {lines} >&3 2>/dev/null; exec 3>&-"));
+    assert_eq!(m.read("domains/small-1/state"), "running\n");
+}
+
 #[test]
 fn a_line_of_a_mebibyte_is_refused_whole() {
     if !can_mount("a_line_of_a_mebibyte_is_refused_whole") {
