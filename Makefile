@@ -5,9 +5,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 # what the build needs, and what the tests need besides
-BUILD_PACKAGES = gcc pkg-config libzmq3-dev libvirt-dev fuse3
+BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
-	iproute2 procps cpio mandoc jq rsync prometheus python3 python3-zmq
+	iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq
 BINARIES = xvmfs agentd xvm-forwarder
 
 .PHONY: build demo test check bench install clean deps deps-test man

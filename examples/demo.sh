@@ -67,6 +67,8 @@ for t in $(seq 200); do
     sleep 0.05
 done
 
+# for watching: a heartbeat each second
+for s in "$mount"/servers/*; do echo heartbeat 1 > "$s/ctl"; done
 say "a cluster is mounted at $mount; in another shell try:"
 cat <<EOF
 
@@ -86,6 +88,6 @@ while :; do
         if [ ! -d "/proc/$p" ]; then say "$(basename "$pid" .pid) ended, see its log"; mv "$pid" "$pid.ended"; fi
     done
     [ -e "$run/xvmfs.pid" ] || exit 1
-    sleep 1 &
+    sleep 1 9>&- &   # without the lock: it outlives us by a moment
     wait $!
 done

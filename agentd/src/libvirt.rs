@@ -15,12 +15,13 @@
 //! | `raw` | all unsafe code |
 //!
 //! ```text
-//!   events ── watch ─┐
-//!   statistics ── 1 thread ─┤ a late answer: Down("libvirt did not answer ..."), Up when it is there
-//!   one domain ── 4 threads │
-//!   control ── 16 threads   ├── libvirtd
-//!   migrations ── 8 threads │
-//!   looks at migrations ── 4┘        other hosts ── 16 threads
+//!   events ─────────────── 1 thread ──┐
+//!   statistics ─────────── 1 thread   │   an overdue answer of these is told as Down, and Up when it is there
+//!   one domain ─────────── 4 threads  ├── libvirtd
+//!   commands ───────────── 16 threads │
+//!   migrations ─────────── 8 threads  │
+//!   looks at migrations ── 4 threads ─┘
+//!   other hosts ────────── 16 threads ─── their libvirtd
 //! ```
 
 mod drivers;
@@ -139,7 +140,8 @@ impl Libvirt {
             let (news, sampler) = (news.clone(), sampler.clone());
             Arc::new(move |name: &str, uuid: Uuid, what: raw::News| {
                 match what {
-                    raw::News::Changed | raw::News::Metadata => sampler.forget(uuid),
+                    raw::News::Changed => {}
+                    raw::News::Redefined => sampler.forget(uuid),
                     raw::News::JobDone(job) => moves.job_done(uuid, job),
                 }
                 if let Ok(name) = DomainName::parse(name) {
@@ -187,13 +189,30 @@ impl Libvirt {
         self.control.call(what, self.config.control_limit, &late, call).await
     }
 
+    /// Runs one plain command, where the domain's state allows it: some drivers take what makes no sense without a word, others answer
+    /// with an error that does not say so.
     async fn simple(
         &self,
         word: &str,
         name: &DomainName,
+        allowed: &'static [u32],
         call: fn(&Handle) -> Result<(), Error>,
     ) -> HvResult<()> {
-        let run = move |handle: &Handle, name: &DomainName| call(handle).map_err(|e| fault::of(&e, name));
+        let run = move |handle: &Handle, name: &DomainName| {
+            let wrong = |e: Error| fault::of(&e, name);
+            let (now, reason) = raw::state(handle).map_err(wrong)?;
+            if !allowed.contains(&now) {
+                return Err(HvError::WrongState(format!("it is {}", state::word(now, reason).0)));
+            }
+            // a migration that this agent does not know of: begun by hand, or by the agent's life before this one. libvirt would take
+            // the command, and QEMU would lose it. Drivers and states without job statistics have no such migration to lose it in.
+            if raw::job(handle, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE) {
+                let text =
+                    "libvirt runs a job on it (`virsh domjobinfo` tells which, `virsh domjobabort` ends it)";
+                return Err(HvError::WrongState(text.into()));
+            }
+            call(handle).map_err(wrong)
+        };
         self.order(&format!("{word} {name}"), name, run).await
     }
 }
@@ -268,27 +287,28 @@ impl Hypervisor for Libvirt {
     }
 
     async fn start(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("start", name, Handle::create).await
+        self.simple("start", name, state::OFF, Handle::create).await
     }
 
     async fn pause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("pause", name, Handle::suspend).await
+        self.simple("pause", name, state::ON, Handle::suspend).await
     }
 
     async fn unpause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("unpause", name, Handle::resume).await
+        self.simple("unpause", name, state::HELD, Handle::resume).await
     }
 
     async fn shutdown(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("shutdown", name, Handle::shutdown).await
+        self.simple("shutdown", name, state::ON, Handle::shutdown).await
     }
 
     async fn reboot(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("reboot", name, |handle| handle.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT)).await
+        let reboot = |handle: &Handle| handle.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT);
+        self.simple("reboot", name, state::ON, reboot).await
     }
 
     async fn destroy(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("destroy", name, Handle::destroy).await
+        self.simple("destroy", name, state::ALIVE, Handle::destroy).await
     }
 
     async fn migrate(
@@ -319,7 +339,7 @@ impl Hypervisor for Libvirt {
 
     async fn locate(&self, address: &str, name: &DomainName, uuid: Uuid) -> HvResult<Option<Domain>> {
         peer::check(self.driver, address)?;
-        let (driver, what) = (self.driver, format!("ask {address} for {name}"));
+        let (driver, what) = (self.driver, format!("ask {address}"));
         let (address, name) = (address.to_owned(), name.clone());
         let call = move |_: &mut pool::Seat| {
             let conn = peer::open(&address)?;
@@ -348,8 +368,13 @@ impl Hypervisor for Libvirt {
     }
 
     async fn set(&self, name: &DomainName, settings: &DomainSettings) -> HvResult<()> {
-        let settings = settings.clone();
-        let write = move |handle: &Handle, name: &DomainName| settings::write(handle, name, &settings);
+        let (settings, sampler) = (settings.clone(), self.sampler.clone());
+        let write = move |handle: &Handle, name: &DomainName| {
+            let written = settings::write(handle, name, &settings);
+            // libvirt's own word of it may come later than the next question
+            sampler.forget(handle.uuid().map_err(|e| fault::of(&e, name))?);
+            written
+        };
         self.order(&format!("set {name}"), name, write).await
     }
 }

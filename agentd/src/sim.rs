@@ -1,96 +1,108 @@
-//! The embedded simulated hypervisor.
+//! The embedded simulated hypervisor: a server with CPUs and memory, and domains that want some of both, start, stop and move.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`] | what the server is |
+//! | [`spec`] | a domain as a flag names it |
+//! | [`demand`] | what a guest wants at a moment |
+//! | `shares` | who gets how much of which CPU |
+//! | `precopy` | the rounds of a migration |
+//! | [`store`] | what outlives the process |
+//! | `core`, `state` | all that changes, and the one way to change it |
+//! | `sample` | loads, counters, records |
+//! | `life` | start, pause, shutdown and the like |
+//! | `talk`, `wire` | what two of them say to each other, and how |
+//! | `migrate_out`, `migrate_in`, `ask` | the two sides of a migration, and how its outcome is found out |
+//! | [`faults`] | what goes wrong on request |
+//!
+//! A domain is a line in a file: with a state directory it runs on while this process is away, as QEMU's do while libvirtd is.
+//!
+//! `migrate` runs as a task of its own: who gives its call up does not end it. Past the point of return it returns only when it is
+//! known which side has the domain, however long the other side takes to answer; until then the domain stands here (`paused`, reason
+//! `asking HOST:PORT`) and nothing else can be done with it.
 
-use crate::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
+use crate::hypervisor::{Host, HvEvent, HvResult, Hypervisor, Moved, Progress};
 use async_trait::async_trait;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
-use tokio::sync::{mpsc, watch};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+};
 use uuid::Uuid;
-use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio, ServerName};
+use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio};
 
+mod ask;
+pub mod config;
+mod core;
 pub mod demand;
 pub mod faults;
+mod life;
+mod migrate_in;
+mod migrate_out;
+mod precopy;
+mod sample;
+mod shares;
 pub mod spec;
+mod state;
+pub mod store;
+mod talk;
+mod wire;
 
+pub use config::{SimConfig, SimError};
 pub use demand::Demand;
 pub use faults::{Fault, FaultError, FaultSpec};
 pub use spec::{DomainSpec, SpecError};
 
-/// What a simulated hypervisor is.
-#[derive(Debug, Clone)]
-pub struct SimConfig {
-    /// The server's name, for sentences.
-    pub name: ServerName,
-    /// How many physical CPUs, 1 to 4096.
-    pub cpus: u16,
-    /// Its memory in KiB.
-    pub memory: u64,
-    /// Where it listens for migrations; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The host name or address that others are told; without it that of `listen`.
-    pub advertise: Option<String>,
-    /// The directory that keeps its state over restarts; without it the domains end with the process.
-    pub state: Option<PathBuf>,
-    /// The domains that are created when nothing is kept yet.
-    pub domains: Vec<DomainSpec>,
-    /// Bytes a second that one migration moves.
-    pub bandwidth: u64,
-    /// One byte on the wire stands for so many bytes of memory.
-    pub scale: u32,
-    /// Makes the domains' wandering repeat.
-    pub seed: u64,
-    /// What goes wrong.
-    pub faults: Vec<FaultSpec>,
-    /// Whether the `die-` faults abort the whole process; otherwise only this hypervisor ends, as if killed.
-    pub die: bool,
-}
-
-impl SimConfig {
-    /// 4 CPUs, 16 GiB, no domains, nothing kept, a free port of the loopback, 1 GiB/s.
-    pub fn new(name: ServerName) -> Self {
-        SimConfig {
-            name,
-            cpus: 4,
-            memory: 16 << 20,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            state: None,
-            domains: Vec::new(),
-            bandwidth: 1 << 30,
-            scale: 16,
-            seed: 0,
-            faults: Vec::new(),
-            die: false,
-        }
-    }
-}
-
-/// Why a simulated hypervisor does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum SimError {
-    /// A number of the configuration is out of its range, or a domain twice.
-    #[error("cannot start the simulated hypervisor {0}: {1}")]
-    Config(ServerName, String),
-    /// The socket cannot be had.
-    #[error("cannot listen at {0} for migrations: {1}")]
-    Listen(SocketAddr, std::io::Error),
-    /// What is kept cannot be read or written.
-    #[error("cannot use the state directory {0}: {1}")]
-    State(PathBuf, String),
-}
-
-/// A simulated hypervisor.
+/// A simulated hypervisor. Dropping it ends it, as if its process was killed.
 #[derive(Debug)]
-pub struct Sim {}
+pub struct Sim {
+    core: Arc<core::Core>,
+}
+
+/// Takes the address; when any port will do, the one of last time: others may have an answer out that they ask for there.
+async fn bind(listen: SocketAddr, last: Option<u16>) -> std::io::Result<TcpListener> {
+    if let (0, Some(port)) = (listen.port(), last)
+        && let Ok(listener) = TcpListener::bind(SocketAddr::new(listen.ip(), port)).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind(listen).await
+}
 
 impl Sim {
     /// Starts one: reads what is kept, listens for migrations, asks how unfinished hand-overs ended.
     pub async fn start(config: SimConfig) -> Result<Arc<Sim>, SimError> {
-        drop(config);
-        Ok(Arc::new(Sim {}))
+        let name = config.name.clone();
+        config.check().map_err(|why| SimError::Config(name.clone(), why))?;
+        let place = config.state.clone().unwrap_or_default();
+        let (store, kept) =
+            store::Store::open(config.state.as_deref()).map_err(|why| SimError::State(place, why))?;
+        let no_socket = |e| SimError::Listen(config.listen, e);
+        let listener = bind(config.listen, kept.as_ref().and_then(|k| k.port)).await.map_err(no_socket)?;
+        let local = listener.local_addr().map_err(no_socket)?;
+        let address = config.advertised(local);
+        let core = core::Core::new(config, address, local.port(), store, kept)
+            .map_err(|e| SimError::Config(name, e.to_string()))?;
+        let core = Arc::new(core);
+        core.spawn(migrate_in::listen(core.clone(), listener));
+        let names: Vec<DomainName> = core.state().kept.domains.keys().cloned().collect();
+        for name in &names {
+            core.power_off_later(name);
+        }
+        ask::resume(&core);
+        Ok(Arc::new(Sim { core }))
     }
 
     /// Ends it as `kill -9` of its process would: nothing is said and nothing written any more. Returns when its port is free.
-    pub async fn kill(&self) {}
+    pub async fn kill(&self) {
+        self.core.kill().await;
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.core.halt();
+    }
 }
 
 #[async_trait]
@@ -98,52 +110,91 @@ impl Hypervisor for Sim {
     fn kind(&self) -> HypervisorKind {
         HypervisorKind::Sim
     }
+
     fn address(&self) -> String {
-        String::new()
+        self.core.address.clone()
     }
+
     fn events(&self) -> Option<mpsc::Receiver<HvEvent>> {
-        None
+        self.core.news()
     }
+
     async fn host(&self) -> HvResult<Host> {
-        Ok(Host::default())
+        self.core.ready().await?;
+        Ok(self.core.host())
     }
+
     async fn domains(&self) -> HvResult<Vec<Domain>> {
-        Ok(Vec::new())
+        self.core.ready().await?;
+        Ok(self.core.domains())
     }
-    async fn domain(&self, _: &DomainName) -> HvResult<Option<Domain>> {
-        Ok(None)
+
+    async fn domain(&self, name: &DomainName) -> HvResult<Option<Domain>> {
+        self.core.ready().await?;
+        Ok(self.core.domain(name))
     }
+
     async fn start(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.boot(name)
     }
+
     async fn pause(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.pause(name)
     }
+
     async fn unpause(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.unpause(name)
     }
+
     async fn shutdown(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.shutdown(name)
     }
+
     async fn reboot(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.reboot(name)
     }
+
     async fn destroy(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.destroy(name)
     }
-    async fn migrate(&self, name: &DomainName, _: &str, _: watch::Sender<Progress>) -> HvResult<Moved> {
-        Err(HvError::NoDomain(name.clone()))
+
+    async fn migrate(
+        &self,
+        name: &DomainName,
+        address: &str,
+        progress: watch::Sender<Progress>,
+    ) -> HvResult<Moved> {
+        self.core.ready().await?;
+        let out = migrate_out::Out::begin(&self.core, name, address, progress)?;
+        let (done, outcome) = oneshot::channel();
+        // nobody may wait any more; then the outcome is asked
+        self.core.spawn(async move { drop(done.send(out.run().await)) });
+        outcome.await.unwrap_or_else(|_| Err(core::gone()))
     }
+
     async fn cancel_migration(&self, name: &DomainName) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+        self.core.ready().await?;
+        self.core.cancel_migration(name)
     }
-    async fn locate(&self, _: &str, _: &DomainName, _: Uuid) -> HvResult<Option<Domain>> {
-        Ok(None)
+
+    async fn locate(&self, address: &str, name: &DomainName, uuid: Uuid) -> HvResult<Option<Domain>> {
+        self.core.ready().await?;
+        ask::locate(address, name, uuid).await
     }
-    async fn load(&self, name: &DomainName, _: Ratio, _: u32) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+
+    async fn load(&self, name: &DomainName, share: Ratio, seconds: u32) -> HvResult<()> {
+        self.core.ready().await?;
+        self.core.load(name, share, seconds)
     }
-    async fn set(&self, name: &DomainName, _: &DomainSettings) -> HvResult<()> {
-        Err(HvError::NoDomain(name.clone()))
+
+    async fn set(&self, name: &DomainName, settings: &DomainSettings) -> HvResult<()> {
+        self.core.ready().await?;
+        self.core.set(name, settings)
     }
 }

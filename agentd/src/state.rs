@@ -169,9 +169,7 @@ mod tests {
         };
         assert!(error("heartbeat_ms = 500\naccepting = maybe\n").contains("settings.toml: line 2: "));
         assert!(error("heartbeat_ms = 5\n").contains("heartbeat_ms is 5; 100 to 60000 are allowed"));
-        assert!(
-            error("hartbeat_ms = 500\n").contains("unknown key \"hartbeat_ms\"; keys are heartbeat_ms, ")
-        );
+        assert!(error("hartbeat_ms = 500\n").contains("unknown key \"hartbeat_ms\"; keys are accepting, "));
         assert!(error("policy = \"none\"\n").contains("line 1: "));
         std::fs::write(dir.path().join("boot"), "x").expect("written");
         assert!(state.boot(Wall(1)).expect_err("damaged").to_string().contains("\"x\" is not a number"));

@@ -1,6 +1,8 @@
 //! The connection to real forwarders.
 
-use crate::{Clock, Endpoint, Publisher, Receiver};
+use crate::{Clock, Endpoint, Link, Publisher, Receiver, counts::Meter, queue::queue, sockets::Thread, wake};
+use std::sync::Arc;
+use tokio::sync::watch;
 use xvm_model::{Boot, Sender};
 
 /// How to join the bus.
@@ -36,6 +38,18 @@ pub enum ConnectError {
 
 /// Joins the bus; returns at once, the link comes up when a forwarder is heard.
 pub fn connect(config: BusConfig) -> Result<(Publisher, Receiver), ConnectError> {
-    drop(config);
-    Err(ConnectError::NoForwarder)
+    let endpoint = config.forwarders.first().ok_or(ConnectError::NoForwarder)?.to_string();
+    let failed = |e: std::io::Error| ConnectError::Socket { endpoint: endpoint.clone(), why: e.to_string() };
+    let meter = Arc::<Meter>::default();
+    let (link, watched) = watch::channel(Link::Down(format!("no forwarder at {endpoint}: not heard yet")));
+    let (waker, sleeper) = wake::pair().map_err(failed)?;
+    let at_end = waker.clone();
+    let (inlet, outlet) = queue(Box::new(move || at_end.wake()));
+    let (thread, wire) = Thread::new(&config, inlet, link, meter.clone(), (waker, sleeper))?;
+    std::thread::Builder::new().name("xvm-bus".into()).spawn(move || thread.run()).map_err(failed)?;
+    let own = (config.sender, config.boot);
+    let publisher =
+        Publisher::new(own.clone(), config.clock.clone(), meter.clone(), watched.clone(), Box::new(wire));
+    let receiver = Receiver::new(outlet, watched, &config.subscriptions, own, config.clock, meter);
+    Ok((publisher, receiver))
 }

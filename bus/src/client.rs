@@ -134,6 +134,11 @@ impl Client {
         &self.shared.name
     }
 
+    /// The link now.
+    pub fn link(&self) -> Link {
+        self.shared.publisher.link()
+    }
+
     /// Orders that are under way.
     pub fn pending_count(&self) -> usize {
         self.pending().len()

@@ -30,6 +30,8 @@ counts! {
     malformed,
     /// Messages that were dropped because they came a second time, or were of a sender's earlier life.
     doubled,
+    /// Messages that were dropped because the receiver was too slow.
+    overrun,
     /// Messages that were handed to the bus.
     sent,
     /// Messages that were not sent: the queue was full, there was no forwarder, or they were too long.

@@ -94,7 +94,11 @@ impl Endpoint {
 
     fn side(&self, more: u16, suffix: &str) -> String {
         match self {
-            Endpoint::Tcp { host, port } => format!("tcp://{}:{}", bracket(host), port.saturating_add(more)),
+            Endpoint::Tcp { host, port } => {
+                // libzmq takes the first address of a name, and this one has two
+                let host = if host == "localhost" { "127.0.0.1" } else { host };
+                format!("tcp://{}:{}", bracket(host), port.saturating_add(more))
+            }
             Endpoint::Ipc { path } => format!("ipc://{path}.{suffix}"),
         }
     }

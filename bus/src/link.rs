@@ -21,7 +21,7 @@ impl Link {
 /// What comes from the bus.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A message that passed all checks: see [`crate::inbox`].
+    /// A message that passed all checks: of the bus's form, of a sender who may speak there, and not heard before.
     Message {
         /// Under which topic.
         topic: Topic,

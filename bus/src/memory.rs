@@ -58,6 +58,8 @@ struct Port {
     subscriptions: Vec<String>,
     inlet: Inlet,
     link: watch::Sender<Link>,
+    /// Its counters.
+    meter: Arc<Meter>,
     /// No message that keeps its order is delivered before this.
     due: Instant,
 }
@@ -98,6 +100,7 @@ impl Net {
             subscriptions: subscriptions.clone(),
             inlet,
             link,
+            meter: meter.clone(),
             due: Instant::now(),
         });
         let wire = MemoryWire { net: self.clone(), id, sender: sender.clone() };
@@ -201,7 +204,9 @@ impl State {
                 }
                 let raw = Raw { due: (due > now).then_some(due), frames: frames.clone() };
                 // a full queue drops, as libzmq's high-water mark does
-                port.inlet.put(raw);
+                if !port.inlet.put(raw) {
+                    one(&port.meter.overrun);
+                }
             }
         }
         true

@@ -1,12 +1,12 @@
 //! The bounded queue of raw messages between whoever reads the wire and the receiver.
 //!
-//! Bounded in messages and in bytes. When it is full the sockets' thread stops reading, so that libzmq's high-water mark drops;
-//! when half of it is free again the receiver wakes that thread.
+//! Bounded in messages and in bytes; what does not fit is dropped and counted. The sockets' thread goes on reading meanwhile: libzmq
+//! takes a socket that nobody reads for a dead one, and what comes later is worth more than what waits.
 
 use crate::publisher::Frames;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -24,61 +24,40 @@ pub(crate) struct Raw {
     pub(crate) frames: Frames,
 }
 
-/// What both ends know.
-#[derive(Default)]
-struct State {
-    /// Bytes that wait.
-    bytes: AtomicUsize,
-    /// The reader of the wire has stopped and wants to be woken.
-    stalled: AtomicBool,
-}
-
 /// The wire's end.
 pub(crate) struct Inlet {
     sender: mpsc::Sender<Raw>,
-    state: Arc<State>,
+    /// Bytes that wait.
+    bytes: Arc<AtomicUsize>,
 }
 
 /// The receiver's end.
 pub(crate) struct Outlet {
     receiver: mpsc::Receiver<Raw>,
-    state: Arc<State>,
-    /// Wakes the reader of the wire.
+    /// Bytes that wait.
+    bytes: Arc<AtomicUsize>,
+    /// Tells the reader of the wire that nobody listens any more.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// A queue; `wake` is called when a full queue has room again, and when the receiver is dropped.
+/// A queue; `wake` is called when the receiver's end is dropped.
 pub(crate) fn queue(wake: Box<dyn Fn() + Send + Sync>) -> (Inlet, Outlet) {
     let (sender, receiver) = mpsc::channel(COUNT);
-    let state = Arc::<State>::default();
-    (Inlet { sender, state: state.clone() }, Outlet { receiver, state, wake })
+    let bytes = Arc::<AtomicUsize>::default();
+    (Inlet { sender, bytes: bytes.clone() }, Outlet { receiver, bytes, wake })
 }
 
 impl Inlet {
-    /// Whether a message would be taken. When not, the other end wakes us once there is room.
-    pub(crate) fn has_room(&self) -> bool {
-        if self.room() {
-            return true;
-        }
-        self.state.stalled.store(true, SeqCst);
-        // room made between the check and the flag would wake nobody
-        self.room()
-    }
-
-    fn room(&self) -> bool {
-        self.state.bytes.load(SeqCst) < BYTES && self.sender.capacity() > 0
-    }
-
     /// Puts a message in; false when it was dropped, because the queue is full or nobody receives any more.
     pub(crate) fn put(&self, raw: Raw) -> bool {
-        if self.state.bytes.load(SeqCst) >= BYTES {
+        if self.bytes.load(SeqCst) >= BYTES {
             return false;
         }
         let len = raw.frames.len();
-        self.state.bytes.fetch_add(len, SeqCst);
+        self.bytes.fetch_add(len, SeqCst);
         let taken = self.sender.try_send(raw).is_ok();
         if !taken {
-            self.state.bytes.fetch_sub(len, SeqCst);
+            self.bytes.fetch_sub(len, SeqCst);
         }
         taken
     }
@@ -93,11 +72,7 @@ impl Outlet {
     /// The next message; none when the wire's end is gone.
     pub(crate) async fn take(&mut self) -> Option<Raw> {
         let raw = self.receiver.recv().await?;
-        let before = self.state.bytes.fetch_sub(raw.frames.len(), SeqCst);
-        let low = before - raw.frames.len() < BYTES / 2 && self.receiver.len() < COUNT / 2;
-        if low && self.state.stalled.swap(false, SeqCst) {
-            (self.wake)();
-        }
+        self.bytes.fetch_sub(raw.frames.len(), SeqCst);
         Some(raw)
     }
 }

@@ -22,6 +22,8 @@ struct Track {
 }
 
 const UNHEARD: u8 = 255;
+/// Room for so many means is made at once.
+const GROW: usize = 24;
 
 impl Track {
     fn note(&mut self, load: Ratio, wall: Wall) {
@@ -38,6 +40,10 @@ impl Track {
     /// Ends the present step; steps of silence up to `next` are marked. A clock that went back begins a new step at once.
     fn close(&mut self, next: u64) {
         let mean = (self.sum + self.count / 2).checked_div(self.count).map_or(UNHEARD, |m| m.min(100) as u8);
+        if self.means.len() == self.means.capacity() {
+            // not doubled: of a day's means for each of 100,000 domains nothing is left over
+            self.means.reserve_exact(GROW);
+        }
         self.means.push(mean);
         let silent = next.saturating_sub(self.step).saturating_sub(1).min(KEPT as u64) as usize;
         self.means.extend(std::iter::repeat_n(UNHEARD, silent));

@@ -76,8 +76,7 @@ impl Receipts {
             return Admit::Refuse(Failure::new(
                 Code::TimedOut,
                 format!(
-                    "cannot {}: its agent was started anew, and does not know whether it was done before; look, then try again",
-                    what
+                    "cannot {what}: its agent was started anew, and does not know whether it was done before; look, then try again"
                 ),
             ));
         }
@@ -85,8 +84,7 @@ impl Receipts {
             return Admit::Refuse(Failure::new(
                 Code::TimedOut,
                 format!(
-                    "cannot {}: the order came too late, by {} ms, and was not carried out",
-                    what,
+                    "cannot {what}: the order came too late, by {} ms, and was not carried out",
                     wall.0 - command.deadline.0
                 ),
             ));
@@ -94,16 +92,14 @@ impl Receipts {
         let ahead = command.deadline.0 - wall.0;
         if ahead > DEADLINE_MAX_MS {
             return Admit::Refuse(Failure::invalid(format!(
-                "cannot {}: the order's deadline is {} s ahead; at most {} s are allowed",
-                what,
+                "cannot {what}: the order's deadline is {} s ahead; at most {} s are allowed",
                 ahead / 1000,
                 DEADLINE_MAX_MS / 1000
             )));
         }
         if self.known.len() >= RECEIPTS_MAX {
             return Admit::Refuse(Failure::busy(format!(
-                "cannot {}: {RECEIPTS_MAX} orders came within two minutes; try again later",
-                what
+                "cannot {what}: {RECEIPTS_MAX} orders came within two minutes; try again later"
             )));
         }
         self.known

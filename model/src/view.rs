@@ -8,14 +8,18 @@
 //! believed once the known life is [`Reach::Down`].
 
 mod apply;
+mod lost;
 mod place;
+mod tell;
 mod thing;
 
 pub use place::{DomainView, Shown};
 pub use thing::{Thing, thing_id};
 
 use crate::{Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall};
-use imbl::{HashMap, OrdMap};
+use imbl::OrdMap;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Heartbeats missed until a server is [`Reach::Stale`].
@@ -86,7 +90,7 @@ impl Server {
 #[derive(Debug, Clone, Default)]
 struct Entry {
     /// The servers whose lists hold it.
-    claims: Vec<ServerName>,
+    claims: SmallVec<[ServerName; 1]>,
     /// Where a server said that it sent it, until the destination speaks for itself.
     departed: Option<Arc<(Departed, Mono)>>,
     /// How its last job ended, also when the server that ran the job does not have it any more.
@@ -105,7 +109,10 @@ struct LinkState {
 pub struct View {
     servers: OrdMap<ServerName, Arc<Server>>,
     domains: OrdMap<DomainName, Arc<Entry>>,
-    things: HashMap<u64, Thing>,
+    /// By number; a sorted map takes a third of a hash map's memory.
+    things: OrdMap<u64, Thing>,
+    /// The domains whose entries may hold a departure: few, so that time passes without a look at all domains.
+    bridges: Arc<BTreeSet<DomainName>>,
     link: LinkState,
 }
 
@@ -114,7 +121,8 @@ impl Default for View {
         View {
             servers: OrdMap::new(),
             domains: OrdMap::new(),
-            things: HashMap::new(),
+            things: OrdMap::new(),
+            bridges: Arc::default(),
             link: LinkState { up: false, since: Mono(0) },
         }
     }

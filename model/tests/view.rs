@@ -139,6 +139,53 @@ fn a_migration_is_no_conflict_and_leaves_no_gap() {
 }
 
 #[test]
+fn a_job_that_nobody_ended_is_told_as_lost() {
+    let outcome = |id: &str, at| {
+        let result = Ok("small-1 runs on ferby".into());
+        Some(Box::new(Outcome { id: id.into(), kind: JobKind::Migrate, at: Wall(at), result }))
+    };
+    let job = |id: &str, since| Job {
+        id: id.into(),
+        kind: JobKind::Migrate,
+        phase: "copy".into(),
+        percent: 9,
+        to: Some(server(1)),
+        since: Wall(since),
+    };
+    let domain =
+        |job: Option<Job>, last| Domain { job: job.map(Box::new), last, ..domain(1, DomainState::Running) };
+    let waits = |view: &View, now| {
+        view.domain("small-1", Mono(now)).expect("there").last.expect("an outcome").id.clone()
+    };
+    let mut view = linked();
+    view.apply(heartbeat(0, 1, vec![domain(Some(job("new", 50)), outcome("old", 40))]), at(0));
+    // the agent is started anew, and knows nothing of the job
+    let anew = Body::Heartbeat(Box::new(beat(vec![domain(None, None)])));
+    let events = view.apply(said(&server(0), 2, 1, anew), at(1));
+    assert_eq!(&*waits(&view, 1), "new");
+    assert!(
+        texts(&events).iter().any(|t| t.starts_with("domain small-1 failed migrate: ETIMEDOUT")),
+        "{events:?}"
+    );
+    // what it tells of a later job is believed, though its clock is far behind ours
+    let later = Body::Heartbeat(Box::new(beat(vec![domain(None, outcome("later", 60))])));
+    view.apply(said(&server(0), 2, 2, later), at(1_000_000));
+    assert_eq!(&*waits(&view, 1_000_000), "later");
+    // the agent dies in mid-migration for good, and the domain is on the destination
+    view.apply(
+        said(&server(0), 2, 3, Body::Heartbeat(Box::new(beat(vec![domain(Some(job("last", 70)), None)])))),
+        at(1_000_001),
+    );
+    view.apply(heartbeat(1, 1, vec![domain(None, None)]), at(1_020_000));
+    view.apply(heartbeat(1, 2, vec![domain(None, None)]), at(1_021_999));
+    view.tick(at(1_022_000));
+    assert_eq!(
+        (&*waits(&view, 1_022_000), view.domain("small-1", Mono(1_022_000)).expect("there").server),
+        ("last", server(1))
+    );
+}
+
+#[test]
 fn an_older_life_is_believed_only_once_the_known_one_is_down() {
     let mut view = linked();
     view.apply(said(&server(0), 5, 9, Body::Heartbeat(Box::new(beat(vec![])))), at(0));

@@ -1,12 +1,13 @@
 //! Manual pages and completions of the programs, from their flags.
 
+use crate::roff::Page;
 use anyhow::Result;
-use clap::Command;
+use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
 use std::path::PathBuf;
 
 fn programs() -> [Command; 3] {
-    [xvmfs::command(), xvm_agentd::command(), xvm_bus::forwarder::command()]
+    [xvmfs::config::command(), xvm_agentd::command(), xvm_bus::forwarder::command()]
 }
 
 /// `man/NAME.8` and `completions/NAME.bash` of each program.
@@ -14,9 +15,7 @@ pub fn pages() -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
     for mut command in programs() {
         let name = command.get_name().to_owned();
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command.clone()).section("8").date("November 2026").render(&mut page)?;
-        files.push((PathBuf::from(format!("man/{name}.8")), tidy(&String::from_utf8(page)?)));
+        files.push((PathBuf::from(format!("man/{name}.8")), page(&mut command)));
         let mut completion = Vec::new();
         generate(Shell::Bash, &mut command, &name, &mut completion);
         files.push((PathBuf::from(format!("completions/{name}.bash")), String::from_utf8(completion)?));
@@ -24,22 +23,68 @@ pub fn pages() -> Result<Vec<(PathBuf, String)>> {
     Ok(files)
 }
 
-/// What mandoc objects to: blank lines outside of literal text, and blanks at the ends of lines.
-fn tidy(page: &str) -> String {
-    let mut out = String::new();
-    let mut literal = false;
-    for line in page.lines().map(str::trim_end) {
-        literal = match line {
-            ".nf" => true,
-            ".fi" => false,
-            _ => literal,
-        };
-        if line.is_empty() && !literal {
-            out.push_str(".PP\n");
-        } else {
-            out.push_str(line);
-            out.push('\n');
+fn page(command: &mut Command) -> String {
+    command.build();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut p = Page::new(command.get_name(), 8, lower_first(&about).trim_end_matches('.'));
+    let usage = command.render_usage().to_string();
+    p.section("SYNOPSIS").literal(usage.trim_start_matches("Usage: "));
+    p.section("DESCRIPTION");
+    let long = command.get_long_about().map(ToString::to_string).unwrap_or(about);
+    for paragraph in long.split("\n\n") {
+        p.text(&joined(paragraph));
+    }
+    p.section("OPTIONS");
+    for arg in command.get_arguments() {
+        option(&mut p, arg);
+    }
+    let after = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+    for block in after.unwrap_or_default().split("\n\n") {
+        match block.split_once(":\n") {
+            Some((title, body)) if !title.contains('\n') => {
+                p.section(&title.to_uppercase()).literal(&outdented(body));
+            }
+            _ => {
+                p.section("NOTES").text(&joined(block));
+            }
         }
     }
-    out
+    p.section("SEE ALSO")
+        .line(".BR xvm (4),\n.BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-messages (5)");
+    p.finish()
+}
+
+fn option(p: &mut Page, arg: &Arg) {
+    let mut names: Vec<String> = Vec::new();
+    names.extend(arg.get_short().map(|c| format!("-{c}")));
+    names.extend(arg.get_long().map(|l| format!("--{l}")));
+    let values: Vec<String> = match arg.get_value_names() {
+        Some(values) if arg.get_action().takes_values() => values.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    let term = format!("{} {}", names.join(", "), values.join(" "));
+    let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let mut paragraphs = help.split("\n\n").map(joined);
+    p.item(term.trim(), &paragraphs.next().unwrap_or_default());
+    for paragraph in paragraphs {
+        p.more(&paragraph);
+    }
+    let defaults: Vec<String> =
+        arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
+    if !defaults.is_empty() && arg.get_action().takes_values() {
+        p.more(&format!("Default: {}.", defaults.join(" ")));
+    }
+}
+
+fn joined(paragraph: &str) -> String {
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn outdented(text: &str) -> String {
+    text.lines().map(|l| l.strip_prefix("  ").unwrap_or(l)).collect::<Vec<_>>().join("\n")
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -18,9 +18,16 @@ pub fn page() -> Result<String> {
     for (field, about) in [
         ("v", format!("The version of this layout: {VERSION}.")),
         ("from", "Who says it: agent/SERVER, client/CLIENT or forwarder/NAME.".into()),
-        ("boot", "The sender's life: a later one has a greater number (milliseconds since 1970 at its start).".into()),
+        (
+            "boot",
+            "The sender's life: a later one has a greater number (milliseconds since 1970 at its start)."
+                .into(),
+        ),
         ("seq", "Counts the messages of this life from 1.".into()),
-        ("at", "The sender's clock, in milliseconds since 1970. Clocks of two senders need not agree.".into()),
+        (
+            "at",
+            "The sender's clock, in milliseconds since 1970. Clocks of two senders need not agree.".into(),
+        ),
         ("body", "What is said; its field type names the kind.".into()),
     ] {
         p.item(field, &about);
@@ -81,11 +88,22 @@ fn example(row: &TopicRow) -> Result<String> {
         ),
         "reply" => (
             agent(),
-            Body::Reply(Box::new(Reply { id, answer: Answer::Done { text: "small-1 is paused".into() }, news: None })),
+            Body::Reply(Box::new(Reply {
+                id,
+                answer: Answer::Done { text: "small-1 is paused".into() },
+                news: None,
+            })),
         ),
         "roll-call" => (Sender::Client(client), Body::RollCall),
         _ => (Sender::Forwarder(ServerName::parse("main")?), Body::Forwarder(Counters::default())),
     };
-    let envelope = Envelope { v: VERSION, from, boot: Boot(1_795_377_000_000), seq: 12, at: Wall(1_795_377_012_000), body };
+    let envelope = Envelope {
+        v: VERSION,
+        from,
+        boot: Boot(1_795_377_000_000),
+        seq: 12,
+        at: Wall(1_795_377_012_000),
+        body,
+    };
     Ok(serde_json::to_string_pretty(&envelope)?)
 }

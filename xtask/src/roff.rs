@@ -10,7 +10,10 @@ impl Page {
     pub fn new(name: &str, section: u8, about: &str) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let upper = name.to_uppercase();
-        Page(format!(".TH {upper} {section} \"November 2026\" \"xvm {version}\"\n.SH NAME\n{name} \\- {}\n", escape(about)))
+        Page(format!(
+            ".TH {upper} {section} 2026-11-22 \"xvm {version}\"\n.SH NAME\n{name} \\- {}\n",
+            escape(about)
+        ))
     }
 
     /// `.SH`
@@ -25,7 +28,14 @@ impl Page {
 
     /// A paragraph.
     pub fn text(&mut self, text: &str) -> &mut Self {
-        self.line(".PP").line(&escape(text))
+        // the first one of a section begins without a macro
+        let first = self.0.lines().last().is_some_and(|l| l.starts_with(".SH") || l.starts_with(".SS"));
+        if first { self } else { self.line(".PP") }.line(&escape(text))
+    }
+
+    /// A further paragraph of an item.
+    pub fn more(&mut self, text: &str) -> &mut Self {
+        self.line(".IP").line(&escape(text))
     }
 
     /// A term and what it means.
@@ -35,7 +45,7 @@ impl Page {
 
     /// Lines as they are.
     pub fn literal(&mut self, text: &str) -> &mut Self {
-        self.line(".PP").line(".RS 4").line(".nf");
+        self.line(".RS 4").line(".nf");
         for line in text.lines() {
             self.line(&escape(line));
         }

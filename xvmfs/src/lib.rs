@@ -8,15 +8,25 @@
 //! | [`cluster`] | what the mount knows, and the task that feeds it from the bus |
 //! | [`orders`] | from a line in a file to the answer of the daemon that carries it out |
 //! | [`stream`] | open `events` files |
+//! | [`handle`] | open files without FUSE |
+//! | [`fuse`] | the adapter between the kernel and the tree |
+//! | [`mount`], [`background`] | the mount point; going to the background |
+//! | [`config`], [`run`] | flags; a mount from its beginning to its end |
 //! | [`json`], [`metrics`], [`refusals`] | the files `json`, `metrics`, `error` |
 
+pub mod background;
 pub mod cluster;
+pub mod config;
+pub mod fuse;
+pub mod handle;
 pub mod inode;
 pub mod json;
 pub mod metrics;
+pub mod mount;
 pub mod orders;
 pub mod refusals;
 pub mod row;
+pub mod run;
 pub mod stream;
 pub mod tables;
 pub mod tree;

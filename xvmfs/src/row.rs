@@ -1,6 +1,7 @@
 //! What a file is: one row of a static table. Lookup, listing, attributes, the README file and the manual page come from it.
 
 use crate::cluster::Cluster;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use xvm_model::{About, DomainName, DomainView, Now, Order, Server, ServerName, View};
 
@@ -143,4 +144,20 @@ impl Scene<'_> {
 /// Milliseconds as seconds with one decimal.
 pub fn seconds(ms: u64) -> String {
     format!("{}.{}", ms / 1000, ms % 1000 / 100)
+}
+
+/// `key value` lines: the form of `status`.
+#[derive(Default)]
+pub struct KeyValues(String);
+
+impl KeyValues {
+    /// One more line.
+    pub fn put(&mut self, key: &str, value: &dyn Display) {
+        writeln!(self.0, "{key} {value}").expect("a String takes all");
+    }
+
+    /// The lines.
+    pub fn text(self) -> String {
+        self.0
+    }
 }

@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
-use xvm_model::{Code, DomainName, Failure, Server, Thing, Wall};
+use xvm_model::{Code, DomainName, Failure, Server, ServerName, Thing, Wall};
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,29 @@ pub struct Entry {
     /// What it is.
     pub kind: FileKind,
     /// The name.
-    pub name: String,
+    pub name: Label,
+}
+
+/// A name that somebody else owns: a listing of 100,000 domains copies none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Label {
+    /// A row's.
+    Row(&'static str),
+    /// A server's.
+    Server(ServerName),
+    /// A domain's.
+    Domain(DomainName),
+}
+
+impl Label {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Label::Row(name) => name,
+            Label::Server(name) => name.as_str(),
+            Label::Domain(name) => name.as_str(),
+        }
+    }
 }
 
 /// What an inode number names.
@@ -169,10 +191,36 @@ impl Tree {
         })
     }
 
+    /// When the thing that an inode belongs to was last heard of.
+    pub fn mtime(&self, ino: u64) -> Wall {
+        match self.node(ino) {
+            Ok(Node::Dir(place) | Node::Row(place, ..)) => self.heard(&place),
+            Ok(Node::Link(name)) => self.heard(&Place::Domain(name)),
+            Err(_) => self.born,
+        }
+    }
+
+    /// The path of a file or directory below the mount, for sentences.
+    pub fn path(&self, ino: u64) -> String {
+        match self.node(ino) {
+            Ok(Node::Row(place, _, row)) => {
+                format!("{}/{}", place.path(), row.name).trim_start_matches('/').to_owned()
+            }
+            Ok(Node::Dir(Place::Cluster)) => "the root of the tree".into(),
+            Ok(Node::Dir(place)) => place.path(),
+            Ok(Node::Link(name)) => format!("the link to {name}"),
+            Err(_) => "what is gone".into(),
+        }
+    }
+
+    /// When it was mounted.
+    pub fn born(&self) -> Wall {
+        self.born
+    }
+
     /// The names in a directory, without `.` and `..`.
     pub fn list(&self, ino: u64) -> Result<Vec<Entry>, Failure> {
-        let entry =
-            |inode: Inode, kind, name: &str| Entry { ino: inode.number(), kind, name: name.to_owned() };
+        let entry = |inode: Inode, kind, name| Entry { ino: inode.number(), kind, name };
         let (view, now) = (self.cluster.view(), self.cluster.now().mono);
         Ok(match self.node(ino)? {
             Node::Dir(place) => place
@@ -181,22 +229,22 @@ impl Tree {
                 .enumerate()
                 .map(|(i, row)| {
                     let kind = if row.kind.is_dir() { FileKind::Dir } else { FileKind::File };
-                    entry(row_inode(&place, i), kind, row.name)
+                    entry(row_inode(&place, i), kind, Label::Row(row.name))
                 })
                 .collect(),
             Node::Row(_, _, Row { kind: Kind::Servers, .. }) => view
                 .servers()
-                .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, s.name.as_str()))
+                .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, Label::Server(s.name.clone())))
                 .collect(),
             Node::Row(_, _, Row { kind: Kind::Domains, .. }) => view
                 .domain_names()
-                .map(|n| entry(Inode::domain(n, None), FileKind::Dir, n.as_str()))
+                .map(|n| entry(Inode::domain(n, None), FileKind::Dir, Label::Domain(n.clone())))
                 .collect(),
             Node::Row(Place::Server(name), _, Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
                 view.domains_of(server, now)
-                    .map(|n| entry(Inode::link(n), FileKind::Link, n.as_str()))
+                    .map(|n| entry(Inode::link(n), FileKind::Link, Label::Domain(n.clone())))
                     .collect()
             }
             _ => return Err(Failure::invalid("not a directory")),
@@ -274,12 +322,17 @@ impl Tree {
     /// A refusal (EPERM) of something that no file system like this can do, kept in the `error` file of the directory `ino` or of
     /// the one that it is in.
     pub fn refuse(&self, ino: u64, what: &str, why: &str) -> Failure {
+        self.refuse_as(Code::Permission, ino, what, why)
+    }
+
+    /// The same with another errno.
+    pub fn refuse_as(&self, code: Code, ino: u64, what: &str, why: &str) -> Failure {
         let place = match self.node(ino) {
             Ok(Node::Dir(place) | Node::Row(place, ..)) => place,
             Ok(Node::Link(name)) => Place::Domain(name),
             Err(_) => Place::Cluster,
         };
-        self.cluster.refuse(&place, Failure::new(Code::Permission, format!("cannot {what}: {why}")))
+        self.cluster.refuse(&place, Failure::new(code, format!("cannot {what}: {why}")))
     }
 
     fn text(&self, place: &Place, _index: u8, row: &Row) -> Result<String, Failure> {

@@ -30,6 +30,8 @@ mod jobs;
 mod migration;
 mod settings;
 mod shorts;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use settings::check as check_settings;
 
@@ -221,10 +223,13 @@ impl Agent {
         if self.records.get(name).is_some_and(|d| d.state.is_active()) {
             self.departed.returned(name);
         }
-        if tells {
+        let job_runs = |agent: &Agent| agent.works.get(name).is_some_and(|w| w.job.is_some());
+        let ran = job_runs(self);
+        self.job_heard(name, query);
+        // the end of a job tells the domain too
+        if tells && ran == job_runs(self) {
             self.publish_domain(name);
         }
-        self.job_heard(name, query);
         self.short_heard(name, query);
         self.drop_idle(name);
     }

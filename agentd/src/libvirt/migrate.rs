@@ -28,7 +28,7 @@ use uuid::Uuid;
 use virt::{
     connect::Connect,
     domain::{Domain, MigrateParameters},
-    error::{Error, ErrorNumber},
+    error::Error,
     sys,
 };
 use xvm_model::DomainName;
@@ -187,7 +187,7 @@ async fn look(
         watched.ended.get_or_insert_with(Instant::now);
         if driver.abort {
             // refused while the job is not begun yet, or is past the point of return: tried again at the next look
-            let abort = move |conn: &Connect| raw_abort(conn, &name);
+            let abort = move |conn: &Connect| self::abort(conn, &name);
             drop(
                 short.call(&format!("cancel {}", this.name), LOOK_LIMIT, "", move |s| abort(s.conn()?)).await,
             );
@@ -232,13 +232,9 @@ fn read(job: &Fields) -> Option<Progress> {
     Some(Progress { percent, sent: num(job, "memory_processed").unwrap_or(over), remaining })
 }
 
-fn raw_abort(conn: &Connect, name: &DomainName) -> HvResult<()> {
-    super::raw::abort(&find(conn, name)?).map_err(|e| fault::of(&e, name))
-}
-
-/// Ends the migration of a domain that is not ours to watch.
+/// Ends the migration of a domain.
 pub fn abort(conn: &Connect, name: &DomainName) -> HvResult<()> {
-    raw_abort(conn, name)
+    super::raw::abort(&find(conn, name)?).map_err(|e| fault::of(&e, name))
 }
 
 /// What the long call needs.
@@ -255,7 +251,11 @@ impl Job {
         let domain = find(conn, &self.name)?;
         let uuid = domain.uuid().map_err(wrong)?;
         let (done, waits) = oneshot::channel();
-        self.moves.done.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, done);
+        {
+            let mut waiting = self.moves.done.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.retain(|_, who| !who.is_closed()); // those whose word never came
+            waiting.insert(uuid, done);
+        }
         drop(tell.send(waits));
         let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER;
         if self.driver.progress {
@@ -272,16 +272,14 @@ impl Job {
         moved.map_err(wrong)
     }
 
-    /// Trouble with the other host must not look like trouble with this one: the source's libvirt answered, and it is the driver
-    /// that asks both sides where the domain is.
+    /// Trouble with the other host is told as such. Whether the outcome is known is another matter: when the connection between the
+    /// hosts broke, both must be asked.
     fn wrong(&self, e: &Error) -> HvError {
         match fault::of(e, &self.name) {
-            HvError::NoDomain(name) if !e.message().contains(name.as_str()) => {
-                HvError::Refused(fault::line(e))
+            HvError::Unreachable(_) if e.message().starts_with("unable to connect") => {
+                HvError::Refused(format!("cannot reach {}: {}", self.address, fault::line(e)))
             }
-            HvError::NotSupported(text) if e.code().is_known_and(|c| c == ErrorNumber::ConfigUnsupported) => {
-                HvError::Refused(text)
-            }
+            HvError::NotSupported(text) | HvError::NoRoom(text) => HvError::Refused(text),
             other => other,
         }
     }

@@ -59,10 +59,10 @@ pub struct Record {
 
 /// What libvirt tells by itself of a domain.
 pub enum News {
-    /// Its state, definition or devices changed.
+    /// Its state changed.
     Changed,
-    /// Its metadata changed.
-    Metadata,
+    /// Its definition, devices or metadata changed, maybe with its state.
+    Redefined,
     /// A job ended; its last statistics.
     JobDone(Fields),
 }
@@ -222,12 +222,13 @@ unsafe fn tell(domain: sys::virDomainPtr, opaque: *mut c_void, news: News) {
 unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    _event: c_int,
+    event: c_int,
     _detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
+    let same = matches!(event as c_uint, sys::VIR_DOMAIN_EVENT_SUSPENDED | sys::VIR_DOMAIN_EVENT_RESUMED);
     // SAFETY: called by libvirt with what `register` gave.
-    unsafe { tell(domain, opaque, News::Changed) };
+    unsafe { tell(domain, opaque, if same { News::Changed } else { News::Redefined }) };
     0
 }
 
@@ -256,7 +257,7 @@ unsafe extern "C" fn on_metadata(
     opaque: *mut c_void,
 ) {
     // SAFETY: called by libvirt with what `register` gave.
-    unsafe { tell(domain, opaque, News::Metadata) };
+    unsafe { tell(domain, opaque, News::Redefined) };
 }
 
 unsafe extern "C" fn on_job_done(

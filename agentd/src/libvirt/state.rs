@@ -12,6 +12,24 @@
 use virt::sys;
 use xvm_model::DomainState;
 
+/// States in which a domain can be started.
+pub const OFF: &[u32] = &[sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_CRASHED];
+/// States in which its vCPUs run. One that was asked to power off may be asked again; Xen gives an idle domain no state.
+pub const ON: &[u32] =
+    &[sys::VIR_DOMAIN_NOSTATE, sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_BLOCKED, sys::VIR_DOMAIN_SHUTDOWN];
+/// States in which its vCPUs can be let go on.
+pub const HELD: &[u32] = &[sys::VIR_DOMAIN_PAUSED];
+/// States in which it has memory.
+pub const ALIVE: &[u32] = &[
+    sys::VIR_DOMAIN_NOSTATE,
+    sys::VIR_DOMAIN_RUNNING,
+    sys::VIR_DOMAIN_BLOCKED,
+    sys::VIR_DOMAIN_SHUTDOWN,
+    sys::VIR_DOMAIN_PAUSED,
+    sys::VIR_DOMAIN_PMSUSPENDED,
+    sys::VIR_DOMAIN_CRASHED,
+];
+
 /// Whether this is how a domain looks that a migration brings here, or one that stands still for the last moment of leaving; only the
 /// job tells which (see [`super::sample`]).
 pub fn migrating(state: u32, reason: u32) -> bool {

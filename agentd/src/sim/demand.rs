@@ -3,12 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::{io::Read, path::Path, sync::Arc};
 
-/// Most lines of a trace: ten years of one value each five minutes.
-const TRACE_MAX: usize = 1_100_000;
+/// Most lines of a trace: two months of one value each five minutes; it must fit in one frame when the domain moves.
+const TRACE_MAX: usize = 20_000;
 /// Most bytes of a trace file.
-const TRACE_BYTES: u64 = 16 << 20;
-/// Most lines of a trace that can travel to another server.
-pub const TRACE_TRAVELS: usize = 20_000;
+const TRACE_BYTES: u64 = 1 << 20;
 
 /// The share of each vCPU that a guest wants over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,15 +77,15 @@ fn noise(key: u64, index: u64) -> f64 {
     (mix(mix(key) ^ index) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Slow hills of 30 s between 0.12 and 0.28, and on top a step up in each even second and down in each odd one. The steps of all
-/// domains go the same way, so they do not cancel in a server's sum: it differs from each second to the next too.
+/// Slow hills of 30 s between 0.12 and 0.28, and on top steps that return after three seconds: who looks each second or each other
+/// second always sees a change. The steps of all domains go the same way, so they do not cancel in a server's sum.
 fn wander(key: u64, second: u64) -> f64 {
     const HILL: u64 = 30;
+    const STEPS: [f64; 3] = [0.08, 0.0, -0.08];
     let (a, b) = (noise(key, second / HILL), noise(key, second / HILL + 1));
     let t = (second % HILL) as f64 / HILL as f64;
     let hill = 0.12 + 0.16 * (a + (b - a) * t);
-    let step = 0.03 + 0.02 * noise(!key, second);
-    if second.is_multiple_of(2) { hill + step } else { hill - step }
+    hill + STEPS[(second % 3) as usize] + 0.02 * noise(!key, second)
 }
 
 /// Reads a recording in PlanetLab's form: a number from 0 to 100 a line; empty lines do not count.
@@ -105,7 +103,8 @@ pub fn trace(path: &Path) -> Result<Vec<f64>, String> {
             let line: String = line.chars().take(40).collect();
             format!("line {} is {line:?}; allowed is a number from 0 to 100", i + 1)
         })?;
-        shares.push(percent / 100.0);
+        // four digits are a hundredth of a percent, and short on the wire
+        shares.push((percent * 100.0).round() / 1e4);
     }
     match shares.len() {
         0 => Err("it holds no number; allowed is a number from 0 to 100 a line".into()),

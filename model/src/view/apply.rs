@@ -1,22 +1,14 @@
-//! How messages and the passing of time change a view, and which events tell of it.
+//! How messages and the passing of time change a view, and what it then tells (see `tell`).
 
+use super::tell::{differing, domain_event, reach_event};
 use super::{Entry, LinkState, Reach, Server, Shown, Thing, View};
-use crate::event::{About, Event, word};
+use crate::event::{About, Event};
 use crate::{
     Body, Departed, Domain, DomainChange, DomainName, Envelope, Heartbeat, News, Now, Sender, ServerName,
     Stamp, Wall,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// What events tell of a domain: a change of one of these is an event.
-#[derive(PartialEq, Eq)]
-struct Telling {
-    shown: Shown,
-    server: ServerName,
-    job: Option<(Box<str>, String)>,
-    last: Option<Box<str>>,
-}
 
 impl View {
     /// Applies what was heard. Messages that are older than what is known change nothing.
@@ -67,6 +59,7 @@ impl View {
             }
             if reach == Reach::Down {
                 for domain in touched {
+                    self.end_job_of_the_dead(&name, &domain, now);
                     if let Some(view) =
                         self.domain(domain.as_str(), now.mono).filter(|v| v.shown == Shown::Unknown)
                     {
@@ -91,8 +84,8 @@ impl View {
         if old.as_ref().is_some_and(|s| !self.newer(s, stamp, now)) {
             return Vec::new();
         }
-        let mut domains: Vec<Arc<Domain>> =
-            std::mem::take(&mut beat.domains).into_iter().map(Arc::new).collect();
+        let records = std::mem::take(&mut beat.domains);
+        let mut domains: Vec<Arc<Domain>> = records.iter().map(|d| self.compact(d)).collect();
         domains.sort_by(|a, b| a.name.cmp(&b.name));
         domains.dedup_by(|a, b| a.name == b.name);
         let departed = std::mem::take(&mut beat.departed);
@@ -141,6 +134,7 @@ impl View {
             Arc::make_mut(server).told = reach;
             events.push(reach_event(server, reach, now));
         }
+        self.end_lost_jobs(&before, now);
         events.extend(self.events_since(before, now));
         events
     }
@@ -162,24 +156,39 @@ impl View {
         }
         let domain = change.name().clone();
         let before = self.telling(&BTreeSet::from([domain.clone()]), now);
+        let record = match &change {
+            DomainChange::Is { domain } => Some(self.compact(domain)),
+            DomainChange::Gone { .. } | DomainChange::Departed { .. } => None,
+        };
         if let Some(server) = self.servers.get_mut(name) {
             let server = Arc::make_mut(server);
             server.stamp = stamp;
             server.at = at;
             server.heard = now;
             let place = server.domains.binary_search_by(|d| d.name.cmp(&domain));
-            match (&change, place) {
-                (DomainChange::Is { domain }, Ok(i)) => server.domains[i] = Arc::new(domain.clone()),
-                (DomainChange::Is { domain }, Err(i)) => server.domains.insert(i, Arc::new(domain.clone())),
-                (_, Ok(i)) => drop(server.domains.remove(i)),
-                (_, Err(_)) => {}
+            match (record, place) {
+                (Some(record), Ok(i)) => server.domains[i] = record,
+                (Some(record), Err(i)) => server.domains.insert(i, record),
+                (None, Ok(i)) => drop(server.domains.remove(i)),
+                (None, Err(_)) => {}
             }
         }
         if let DomainChange::Departed { departed } = change {
             self.departed(departed, now);
         }
         self.claim_or_release(name, &domain);
+        self.end_lost_jobs(&before, now);
         self.events_since(before, now)
+    }
+
+    /// A record as it is kept, a hundred thousand times: with the name that the view has already, and copied, since copies have no room
+    /// to spare. (Shrinking in place is worse: what is cut off are holes that fit nothing.)
+    fn compact(&self, domain: &Domain) -> Arc<Domain> {
+        let mut copy = domain.clone();
+        if let Some((name, _)) = self.domains.get_key_value(&domain.name) {
+            copy.name = name.clone();
+        }
+        Arc::new(copy)
     }
 
     fn newer(&self, server: &Server, stamp: Stamp, now: Now) -> bool {
@@ -198,7 +207,6 @@ impl View {
         if holds && !claimed {
             let entry = Arc::make_mut(entry);
             entry.claims.push(server.clone());
-            entry.claims.shrink_to_fit();
             entry.departed = None;
         } else if !holds && claimed {
             Arc::make_mut(entry).claims.retain(|s| s != server);
@@ -230,19 +238,30 @@ impl View {
         if entry.claims.is_empty() && entry.departed.is_none() {
             return;
         }
+        if entry.departed.is_some() {
+            Arc::make_mut(&mut self.bridges).insert(name.clone());
+        }
         self.domains.insert(name.clone(), Arc::new(entry));
         self.remember(Thing::Domain(name));
     }
 
     fn end_bridges(&mut self, now: Now) {
-        let over: Vec<DomainName> = self
-            .domains
-            .iter()
-            .filter(|(_, e)| e.departed.as_ref().is_some_and(|d| now.mono.since(d.1) >= super::BRIDGE_MS))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in over {
+        // true: holds until later; false: is over; none: ended before
+        let bridge = |name: &DomainName| {
+            let departed = self.domains.get(name)?.departed.as_ref()?;
+            Some(now.mono.since(departed.1) < super::BRIDGE_MS)
+        };
+        let (kept, ended): (BTreeSet<_>, BTreeSet<_>) =
+            self.bridges.iter().cloned().partition(|name| bridge(name) == Some(true));
+        if ended.is_empty() {
+            return;
+        }
+        self.bridges = Arc::new(kept);
+        for name in ended {
             let Some(entry) = self.domains.get_mut(&name) else { continue };
+            if entry.departed.is_none() {
+                continue;
+            }
             Arc::make_mut(entry).departed = None;
             if entry.claims.is_empty() {
                 self.domains.remove(&name);
@@ -250,114 +269,4 @@ impl View {
             }
         }
     }
-
-    fn telling(&self, names: &BTreeSet<DomainName>, now: Now) -> Vec<(DomainName, Option<Telling>)> {
-        names.iter().map(|n| (n.clone(), self.telling_of(n, now))).collect()
-    }
-
-    fn telling_of(&self, name: &DomainName, now: Now) -> Option<Telling> {
-        let view = self.domain(name.as_str(), now.mono)?;
-        let job = view.domain.job.as_ref().map(|j| {
-            let to = j.to.as_ref().map(|t| format!(" to {t}")).unwrap_or_default();
-            (j.id.clone(), format!("{}{to}", j.kind))
-        });
-        Some(Telling { shown: view.shown, server: view.server, job, last: view.last.map(|o| o.id.clone()) })
-    }
-
-    fn events_since(&self, before: Vec<(DomainName, Option<Telling>)>, now: Now) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (name, old) in before {
-            let new = self.telling_of(&name, now);
-            let mut tell =
-                |server: &ServerName, text: String| events.push(domain_event(&name, server, now, text));
-            match (old, new) {
-                (None, Some(new)) => tell(&new.server, format!("appeared on {}: {}", new.server, new.shown)),
-                (Some(old), None) => tell(&old.server, format!("gone from {}", old.server)),
-                (Some(old), Some(new)) => {
-                    if let Some((id, what)) = &new.job
-                        && old.job.as_ref().map(|j| &j.0) != Some(id)
-                    {
-                        tell(&new.server, format!("job {what}"));
-                    }
-                    if old.server != new.server {
-                        tell(&new.server, format!("server {} (was {})", new.server, old.server));
-                    }
-                    if old.shown != new.shown {
-                        let claims = match new.shown {
-                            Shown::Conflict => self.claims_text(&name, now),
-                            _ => String::new(),
-                        };
-                        tell(&new.server, format!("state {} (was {}){claims}", new.shown, old.shown));
-                    }
-                    if new.last.is_some() && old.last != new.last {
-                        let outcome = self.domain(name.as_str(), now.mono).and_then(|v| v.last);
-                        if let Some(outcome) = outcome {
-                            match &outcome.result {
-                                Ok(text) => tell(&new.server, format!("done {}: {text}", outcome.kind)),
-                                Err(f) => tell(
-                                    &new.server,
-                                    format!("failed {}: {} {}", outcome.kind, f.code, f.text),
-                                ),
-                            }
-                        }
-                    }
-                }
-                (None, None) => {}
-            }
-        }
-        events
-    }
-
-    fn claims_text(&self, name: &DomainName, now: Now) -> String {
-        let servers = self.domain(name.as_str(), now.mono).map(|v| v.claimed_by).unwrap_or_default();
-        let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
-        format!(": {} is active on {}", word(name.as_str()), names.join(" and "))
-    }
-}
-
-fn reach_event(server: &Server, reach: Reach, now: Now) -> Event {
-    let why = match (&server.beat.stale, reach) {
-        (Some(why), Reach::Stale) => format!(": {why}"),
-        _ => String::new(),
-    };
-    let about = About::Server(server.name.clone());
-    Event { at: now.wall, about, server: None, text: format!("state {reach}{why}") }
-}
-
-fn domain_event(name: &DomainName, server: &ServerName, now: Now, text: String) -> Event {
-    Event { at: now.wall, about: About::Domain(name.clone()), server: Some(server.clone()), text }
-}
-
-/// The names of domains that only one of two sorted lists holds, or whose records differ in what events tell.
-fn differing(old: &[Arc<Domain>], new: &[Arc<Domain>]) -> BTreeSet<DomainName> {
-    let mut names = BTreeSet::new();
-    let (mut i, mut j) = (0, 0);
-    while i < old.len() || j < new.len() {
-        let order = match (old.get(i), new.get(j)) {
-            (Some(a), Some(b)) => a.name.cmp(&b.name),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, _) => std::cmp::Ordering::Greater,
-        };
-        match order {
-            std::cmp::Ordering::Less => {
-                names.insert(old[i].name.clone());
-                i += 1;
-            }
-            std::cmp::Ordering::Greater => {
-                names.insert(new[j].name.clone());
-                j += 1;
-            }
-            std::cmp::Ordering::Equal => {
-                let (a, b) = (&old[i], &new[j]);
-                let id = |d: &Domain| {
-                    (d.state, d.job.as_ref().map(|j| j.id.clone()), d.last.as_ref().map(|l| l.id.clone()))
-                };
-                if id(a) != id(b) {
-                    names.insert(a.name.clone());
-                }
-                (i, j) = (i + 1, j + 1);
-            }
-        }
-    }
-    names
 }

@@ -1,6 +1,6 @@
 //! `domains/NAME`
 
-use crate::row::{Kind, Row, Scene};
+use crate::row::{KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
 use xvm_model::command::{DOMAIN_VERBS, parse_pin, parse_priority};
 use xvm_model::{DomainCommand, DomainView, Order, lifecycle};
@@ -118,28 +118,25 @@ fn of(scene: &Scene, f: impl FnOnce(&DomainView) -> String) -> String {
 
 fn status(scene: &Scene) -> String {
     of(scene, |d| {
-        let mut out = String::new();
+        let mut out = KeyValues::default();
         let record = &d.domain;
-        let mut line = |key: &str, value: &dyn std::fmt::Display| {
-            writeln!(out, "{key} {value}").expect("a String takes all")
-        };
-        line("name", &record.name);
-        line("state", &d.shown);
+        out.put("name", &record.name);
+        out.put("state", &d.shown);
         if d.shown.word() == "unknown" {
-            line("last-state", &record.state);
+            out.put("last-state", &record.state);
         }
         if let Some(reason) = &record.reason {
-            line("reason", reason);
+            out.put("reason", reason);
         }
-        line("server", &server_names(d));
-        line("load", &record.load);
-        line("vcpus", &record.vcpus.len());
-        line("memory", &record.memory.current);
-        line("priority", &record.settings.priority);
-        line("pin", &record.settings.pin);
-        line("job", &job_brief(d));
-        line("age", &scene.age());
-        out
+        out.put("server", &server_names(d));
+        out.put("load", &record.load);
+        out.put("vcpus", &record.vcpus.len());
+        out.put("memory", &record.memory.current);
+        out.put("priority", &record.settings.priority);
+        out.put("pin", &record.settings.pin);
+        out.put("job", &job_brief(d));
+        out.put("age", &scene.age());
+        out.text()
     })
 }
 

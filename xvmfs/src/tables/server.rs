@@ -1,6 +1,6 @@
 //! `servers/NAME`
 
-use crate::row::{Kind, Row, Scene};
+use crate::row::{KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
 use xvm_model::command::{SERVER_VERBS, parse_accepting, parse_heartbeat, parse_policy, parse_watchdog};
 use xvm_model::event::word;
@@ -102,28 +102,25 @@ fn of(scene: &Scene, f: impl FnOnce(&Server) -> String) -> String {
 
 fn status(scene: &Scene) -> String {
     of(scene, |s| {
-        let mut out = String::new();
+        let mut out = KeyValues::default();
         let b = &s.beat;
-        let mut line = |key: &str, value: &dyn std::fmt::Display| {
-            writeln!(out, "{key} {value}").expect("a String takes all")
-        };
-        line("name", &s.name);
-        line("state", &scene.view.reach(s, scene.now.mono));
+        out.put("name", &s.name);
+        out.put("state", &scene.view.reach(s, scene.now.mono));
         if let Some(why) = &b.stale {
-            line("reason", why);
+            out.put("reason", why);
         }
-        line("hypervisor", &b.hypervisor);
-        line("address", &b.address);
-        line("load", &b.load());
-        line("cpus", &b.cpus.len());
-        line("memory-total", &b.memory.total);
-        line("memory-free", &b.memory.free);
-        line("domains", &scene.view.domains_of(s, scene.now.mono).count());
-        line("accepting", &on_off(b.settings.accepting));
-        line("points", &b.points);
-        line("heartbeat", &heartbeat_text(s));
-        line("age", &scene.age());
-        out
+        out.put("hypervisor", &b.hypervisor);
+        out.put("address", &b.address);
+        out.put("load", &b.load());
+        out.put("cpus", &b.cpus.len());
+        out.put("memory-total", &b.memory.total);
+        out.put("memory-free", &b.memory.free);
+        out.put("domains", &scene.view.domains_of(s, scene.now.mono).count());
+        out.put("accepting", &on_off(b.settings.accepting));
+        out.put("points", &b.points);
+        out.put("heartbeat", &heartbeat_text(s));
+        out.put("age", &scene.age());
+        out.text()
     })
 }
 

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::driver::step::{Id, Op};
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
-use xvm_model::{Answer, Domain, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome, ServerName};
+use xvm_model::{
+    Answer, Body, Domain, DomainChange, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome,
+    ServerName, Topic,
+};
 
 /// A guest loses the first request before it listens, so it is asked again this often, in milliseconds.
 const SHUTDOWN_AGAIN_MS: u64 = 3_000;
@@ -25,6 +28,8 @@ pub(super) struct Running {
     /// As others see it.
     pub(super) job: Job,
     pub(super) stage: Stage,
+    /// The domain as it was heard last; while it migrates, as it was when it was last active here.
+    pub(super) held: Box<Domain>,
     /// When progress was told last.
     told: Mono,
     /// There is progress that was not told.
@@ -50,7 +55,7 @@ pub(super) enum Stage {
         refused: Option<(HvError, Id)>,
     },
     /// Migrate: the call runs.
-    Moving { op: Id, address: Box<str>, held: Box<Domain> },
+    Moving { op: Id, address: Box<str> },
     /// Migrate: the call has ended, both hypervisors are asked.
     Locating(Box<Locating>),
 }
@@ -80,8 +85,8 @@ impl Running {
     pub(super) fn shown(&self, record: Option<&Domain>, now: Mono) -> Option<Domain> {
         let active = record.filter(|d| d.state.is_active());
         match &self.stage {
-            Stage::Moving { held, .. } => Some(active.unwrap_or(held).clone()),
-            Stage::Locating(l) => Some(active.cloned().unwrap_or_else(|| l.shown(now))),
+            Stage::Moving { .. } => Some(active.unwrap_or(&self.held).clone()),
+            Stage::Locating(l) => Some(active.cloned().unwrap_or_else(|| l.shown(&self.held, now))),
             _ => record.cloned(),
         }
     }
@@ -90,7 +95,7 @@ impl Running {
 impl Agent {
     pub(super) fn begin_job(&mut self, ticket: Ticket, domain: Domain, kind: JobKind, what: Op) {
         let op = self.begin(&domain.name, what);
-        self.accept_job(&ticket, &domain.name, kind, "begin", None, Stage::Called { op });
+        self.accept_job(&ticket, domain, kind, "begin", None, Stage::Called { op });
     }
 
     pub(super) fn begin_shutdown(&mut self, ticket: Ticket, domain: Domain) {
@@ -98,7 +103,7 @@ impl Agent {
         let now = self.now.mono;
         let until = now.plus(SHUTDOWN_MS);
         let stage = Stage::Asking { op: Some(op), again: now.plus(SHUTDOWN_AGAIN_MS), until, refused: None };
-        self.accept_job(&ticket, &domain.name, JobKind::Shutdown, "wait", None, stage);
+        self.accept_job(&ticket, domain, JobKind::Shutdown, "wait", None, stage);
     }
 
     pub(super) fn begin_migration(
@@ -108,16 +113,15 @@ impl Agent {
         to: ServerName,
         address: Box<str>,
     ) {
-        let name = domain.name.clone();
-        let op = self.begin(&name, Op::Migrate { address: address.clone() });
-        let stage = Stage::Moving { op, address, held: Box::new(domain) };
-        self.accept_job(&ticket, &name, JobKind::Migrate, "begin", Some(to), stage);
+        let op = self.begin(&domain.name, Op::Migrate { address: address.clone() });
+        let stage = Stage::Moving { op, address };
+        self.accept_job(&ticket, domain, JobKind::Migrate, "begin", Some(to), stage);
     }
 
     fn accept_job(
         &mut self,
         ticket: &Ticket,
-        name: &DomainName,
+        domain: Domain,
         kind: JobKind,
         phase: &str,
         to: Option<ServerName>,
@@ -125,10 +129,11 @@ impl Agent {
     ) {
         let (id, since) = (ticket.id.clone(), self.now.wall);
         let job = Job { id, kind, phase: phase.into(), percent: 0, to, since };
-        let told = self.now.mono;
-        self.work(name).job = Some(Running { job, stage, told, untold: false });
-        self.publish_domain(name);
-        self.answer(ticket, About::Domain(name), Answer::Accepted);
+        let (told, name) = (self.now.mono, domain.name.clone());
+        let held = Box::new(domain);
+        self.work(&name).job = Some(Running { job, stage, held, told, untold: false });
+        self.publish_domain(&name);
+        self.answer(ticket, About::Domain(&name), Answer::Accepted);
     }
 
     /// The order to cancel the job that runs; that it may be cancelled now was checked.
@@ -200,9 +205,9 @@ impl Agent {
                 }
                 self.ask(name);
             }
-            Stage::Moving { address, held, .. } => {
+            Stage::Moving { address, .. } => {
                 let moved = result.map(Option::unwrap_or_default);
-                let locating = Locating::new(std::mem::take(address), held.clone(), moved, mark, now);
+                let locating = Locating::new(std::mem::take(address), moved, mark, now);
                 run.stage = Stage::Locating(Box::new(locating));
                 run.job.phase = "ask".into();
                 self.publish_domain(name);
@@ -218,8 +223,11 @@ impl Agent {
         let state = record.map(|d| d.state);
         let active = state.is_some_and(DomainState::is_active);
         let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        if let Some(record) = record.filter(|_| active || run.job.kind != JobKind::Migrate) {
+            *run.held = record.clone();
+        }
         match &mut run.stage {
-            Stage::Called { .. } => {}
+            Stage::Called { .. } | Stage::Moving { .. } => {}
             Stage::Ended { result, mark, .. } if query > *mark => {
                 let outcome = started(name, result, state);
                 self.end_job(name, outcome);
@@ -233,11 +241,6 @@ impl Agent {
                 self.end_job(name, Err(failure));
             }
             Stage::Asking { .. } => {}
-            Stage::Moving { held, .. } => {
-                if let Some(record) = record.filter(|_| active) {
-                    **held = record.clone();
-                }
-            }
             Stage::Locating(l) => {
                 if query > l.mark {
                     l.here = Some(record.cloned());
@@ -250,10 +253,9 @@ impl Agent {
     /// The question `query` about the domain was not answered; a repeated one may be.
     pub(super) fn job_unheard(&mut self, name: &DomainName, query: Id) {
         let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
-        if let Stage::Locating(l) = &mut run.stage {
-            if query > l.mark {
-                l.here = None;
-            }
+        match &mut run.stage {
+            Stage::Locating(l) if query > l.mark => l.here = None,
+            _ => {}
         }
     }
 
@@ -309,12 +311,19 @@ impl Agent {
         }
     }
 
-    /// The job of a domain that is on this server has ended.
+    /// The job of a domain that is on this server has ended. When the hypervisor does not know the domain any more, how it ended is told
+    /// once before its record goes.
     pub(super) fn end_job(&mut self, name: &DomainName, result: Result<Box<str>, Failure>) {
         let at = self.now.wall;
         let Some(work) = self.works.get_mut(name) else { return };
         let Some(run) = work.job.take() else { return };
-        work.last = Some(Box::new(Outcome { id: run.job.id, kind: run.job.kind, at, result }));
+        let last = Box::new(Outcome { id: run.job.id, kind: run.job.kind, at, result });
+        work.last = Some(last.clone());
+        if self.records.get(name).is_none() {
+            let domain = Domain { state: DomainState::Shutoff, job: None, last: Some(last), ..*run.held };
+            let change = Box::new(DomainChange::Is { domain });
+            self.publish(Topic::Domain(self.me.name.clone()), Body::Domain(change));
+        }
         self.publish_domain(name);
         self.drop_idle(name);
     }

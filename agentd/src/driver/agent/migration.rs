@@ -15,8 +15,8 @@ use super::{Agent, jobs::ASK_AGAIN_MS, jobs::Stage};
 use crate::driver::step::{Effect, Id};
 use crate::hypervisor::{HvError, HvResult, Moved};
 use xvm_model::{
-    Body, Code, Departed, Domain, DomainChange, DomainName, DomainState, Failure, JobKind, Mono, Outcome,
-    ServerName, Topic,
+    Body, Code, Departed, Domain, DomainChange, DomainName, DomainState, Failure, Mono, Outcome, ServerName,
+    Topic,
 };
 
 /// How long a destination may be silent while the domain is active here, in milliseconds.
@@ -35,8 +35,6 @@ const HELD_MS: u64 = 3_000;
 #[derive(Debug)]
 pub(super) struct Locating {
     address: Box<str>,
-    /// The domain as it was when it was last active here.
-    held: Box<Domain>,
     /// What the call said.
     call: HvResult<Moved>,
     /// Only answers to later questions count.
@@ -70,17 +68,10 @@ enum Verdict {
 }
 
 impl Locating {
-    pub(super) fn new(
-        address: Box<str>,
-        held: Box<Domain>,
-        call: HvResult<Moved>,
-        mark: Id,
-        now: Mono,
-    ) -> Self {
+    pub(super) fn new(address: Box<str>, call: HvResult<Moved>, mark: Id, now: Mono) -> Self {
         let again = now.plus(ASK_AGAIN_MS);
         Locating {
             address,
-            held,
             call,
             mark,
             here: None,
@@ -94,8 +85,8 @@ impl Locating {
 
     /// The domain as others should see it while it is not active here: for a moment as it was, so that nobody sees a gap between
     /// two servers.
-    pub(super) fn shown(&self, now: Mono) -> Domain {
-        let mut domain = (*self.held).clone();
+    pub(super) fn shown(&self, held: &Domain, now: Mono) -> Domain {
+        let mut domain = held.clone();
         if now.since(self.since) >= HELD_MS && self.here.is_some() {
             domain.state = DomainState::Shutoff;
             domain.reason = Some(format!("left for {}, which does not answer", self.address).into());
@@ -136,10 +127,12 @@ impl Agent {
     pub(super) fn ask_both(&mut self, name: &DomainName) {
         self.ask(name);
         let query = Id(self.ids + 1);
-        let Some(l) = self.locating(name) else { return };
+        let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
+        let uuid = run.held.uuid;
+        let Stage::Locating(l) = &mut run.stage else { return };
         if l.locate.is_none() {
             l.locate = Some(query);
-            let (address, uuid) = (l.address.clone(), l.held.uuid);
+            let address = l.address.clone();
             self.ids = query.0;
             self.out.push(Effect::Locate { query, address, name: name.clone(), uuid });
         }
@@ -201,26 +194,6 @@ impl Agent {
                 return;
             }
         };
-        let vanished = self.records.get(name).is_none().then(|| self.shown(name)).flatten();
-        self.end_job_of(name, outcome, vanished);
-    }
-
-    /// Ends the job; of a domain that neither side knows the outcome is told once more, since its record goes.
-    fn end_job_of(
-        &mut self,
-        name: &DomainName,
-        outcome: Result<Box<str>, Failure>,
-        vanished: Option<Domain>,
-    ) {
-        if let (Some(mut domain), Err(failure)) = (vanished, &outcome) {
-            let job = domain.job.take();
-            let id = job.map(|j| j.id).unwrap_or_default();
-            let result = Err(failure.clone());
-            domain.state = DomainState::Shutoff;
-            domain.last = Some(Box::new(Outcome { id, kind: JobKind::Migrate, at: self.now.wall, result }));
-            let change = Box::new(DomainChange::Is { domain });
-            self.publish(Topic::Domain(self.me.name.clone()), Body::Domain(change));
-        }
         self.end_job(name, outcome);
     }
 

@@ -1,0 +1,77 @@
+//! If these fail, a migration is sent where it cannot go, or the refusal does not say why.
+
+use uuid::Uuid;
+use xvm_model::placement::{best_destination, check_destination};
+use xvm_model::*;
+
+fn server(view: &mut View, name: &str, change: impl FnOnce(&mut Heartbeat)) {
+    let mut beat = Heartbeat {
+        settings: ServerSettings::default(),
+        points: 0,
+        hypervisor: HypervisorKind::Sim,
+        address: format!("{name}:1").into(),
+        stale: None,
+        cpus: vec![Ratio::new(0.5); 4],
+        memory: ServerMemory { total: 1 << 24, free: 1 << 23 },
+        domains: vec![],
+        departed: vec![],
+    };
+    change(&mut beat);
+    let from = Sender::Agent(ServerName::parse(name).expect("a name"));
+    let body = Body::Heartbeat(Box::new(beat));
+    view.apply(Envelope { v: 1, from, boot: Boot(1), seq: 1, at: Wall(0), body }, Now::default());
+}
+
+/// A cluster in which each server but `herby` has a reason not to take `small-1` from `ferby`.
+fn cluster() -> View {
+    let mut view = View::default();
+    view.link(true, "", Now::default());
+    server(&mut view, "ferby", |b| {
+        let name = DomainName::parse("small-1").expect("a name");
+        let memory = DomainMemory { max: 1 << 20, current: 1 << 20, resident: None };
+        b.domains = vec![Domain { state: DomainState::Running, memory, ..Domain::new(name, Uuid::nil()) }];
+    });
+    server(&mut view, "full", |b| b.memory.free = 1000);
+    server(&mut view, "closed", |b| b.settings.accepting = false);
+    server(&mut view, "silent", |b| b.stale = Some("libvirt does not answer".into()));
+    server(&mut view, "other", |b| b.hypervisor = HypervisorKind::Qemu);
+    server(&mut view, "busy", |b| b.cpus = vec![Ratio::ONE; 4]);
+    server(&mut view, "herby", |b| b.cpus = vec![Ratio::new(0.2); 4]);
+    view
+}
+
+#[test]
+fn the_least_loaded_server_that_can_take_it_is_the_best() {
+    let view = cluster();
+    let domain = view.domain("small-1", Mono(0)).expect("there");
+    assert_eq!(best_destination(&view, &domain, Mono(0)).expect("herby can").name.as_str(), "herby");
+}
+
+#[test]
+fn each_refusal_names_its_reason() {
+    let view = cluster();
+    let mut domain = view.domain("small-1", Mono(0)).expect("there");
+    let refused = |domain: &DomainView, to: &str| {
+        let to = ServerName::parse(to).expect("a name");
+        check_destination(&view, domain, &to, Mono(0)).map(drop).expect_err(to.as_str())
+    };
+    for (to, code, word) in [
+        ("nobody", Code::NoEntry, "no such server"),
+        ("ferby", Code::Exists, "there already"),
+        ("full", Code::NoSpace, "0 MiB of memory free"),
+        ("closed", Code::Busy, "does not accept"),
+        ("silent", Code::HostDown, "libvirt does not answer"),
+        ("other", Code::NotSupported, "its hypervisor is qemu"),
+    ] {
+        let f = refused(&domain, to);
+        assert!(f.code == code && f.text.contains(word), "{to}: {f:?}");
+    }
+    let pinned = std::sync::Arc::make_mut(&mut domain.domain);
+    pinned.settings.pin = Pin(vec![ServerName::parse("ferby").expect("a name")]);
+    assert_eq!(refused(&domain, "herby").code, Code::Permission);
+    let none = best_destination(&view, &domain, Mono(0)).expect_err("pinned");
+    assert!(
+        none.code == Code::NoSpace && none.text.contains("herby: the domain is pinned to ferby"),
+        "{none:?}"
+    );
+}

@@ -1,0 +1,47 @@
+//! The cluster as files: see `xvmfs --help`.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use xvmfs::{background, config::Config, run};
+
+/// A view is many small records that come and go with each heartbeat, on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = match Config::parse(std::env::args_os()) {
+        Ok(config) => config,
+        Err(e) => e.exit(),
+    };
+    let result = if config.foreground { foreground(config) } else { background::start().map_err(Into::into) };
+    result.unwrap_or_else(|e| {
+        eprintln!("xvmfs: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn foreground(config: Config) -> anyhow::Result<ExitCode> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| "info,fuser=off".into());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let ready = config.ready;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let shutdown = async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        };
+        let told = move || {
+            // the mount serves also when nobody can be told
+            drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+            if ready {
+                drop(background::ready());
+            }
+        };
+        run::run(config, told, shutdown).await.map(|()| ExitCode::SUCCESS)
+    })
+}
