@@ -8,7 +8,8 @@ DESTDIR ?=
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
 	iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq
-BINARIES = xvmfs agentd xvm-forwarder
+DAEMONS = xvmfs agentd xvm-forwarder
+TOOLS = xvm-sim
 
 .PHONY: build demo test check bench install clean deps deps-test man
 
@@ -41,10 +42,11 @@ deps-test:
 	@examples/packages.sh $(BUILD_PACKAGES) $(TEST_PACKAGES)
 
 install: build
-	for b in $(BINARIES); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/sbin/$$b; done
-	for s in 4 5 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
+	for b in $(DAEMONS); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/sbin/$$b; done
+	for b in $(TOOLS); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/bin/$$b; done
+	for s in 1 4 5 7 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	for b in $(BINARIES); do install -m 644 completions/$$b.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
+	for b in $(DAEMONS) $(TOOLS); do install -m 644 completions/$$b.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for u in systemd/*.service; do sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$u > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$u); done
 

@@ -6,16 +6,22 @@ use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
 use std::path::PathBuf;
 
-fn programs() -> [Command; 3] {
-    [xvmfs::config::command(), xvm_agentd::command(), xvm_bus::forwarder::command()]
+/// The programs with the sections of their pages.
+fn programs() -> [(Command, u8); 4] {
+    [
+        (xvmfs::config::command(), 8),
+        (xvm_agentd::command(), 8),
+        (xvm_bus::forwarder::command(), 8),
+        (xvm_sim::flags::command(), 1),
+    ]
 }
 
-/// `man/NAME.8` and `completions/NAME.bash` of each program.
+/// `man/NAME.SECTION` and `completions/NAME.bash` of each program.
 pub fn pages() -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    for mut command in programs() {
+    for (mut command, section) in programs() {
         let name = command.get_name().to_owned();
-        files.push((PathBuf::from(format!("man/{name}.8")), page(&mut command)));
+        files.push((PathBuf::from(format!("man/{name}.{section}")), page(&mut command, section)));
         let mut completion = Vec::new();
         generate(Shell::Bash, &mut command, &name, &mut completion);
         files.push((PathBuf::from(format!("completions/{name}.bash")), String::from_utf8(completion)?));
@@ -23,10 +29,10 @@ pub fn pages() -> Result<Vec<(PathBuf, String)>> {
     Ok(files)
 }
 
-fn page(command: &mut Command) -> String {
+fn page(command: &mut Command, section: u8) -> String {
     command.build();
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut p = Page::new(command.get_name(), 8, lower_first(&about).trim_end_matches('.'));
+    let mut p = Page::new(command.get_name(), section, lower_first(&about).trim_end_matches('.'));
     let usage = command.render_usage().to_string();
     p.section("SYNOPSIS").literal(usage.trim_start_matches("Usage: "));
     p.section("DESCRIPTION");
@@ -51,6 +57,9 @@ fn page(command: &mut Command) -> String {
     }
     p.section("SEE ALSO")
         .line(".BR xvm (4),\n.BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-messages (5)");
+    if section == 1 {
+        p.line(".BR xvm-policy (7)");
+    }
     p.finish()
 }
 
