@@ -19,7 +19,6 @@ pub use thing::{Thing, thing_id};
 use crate::{Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall};
 use imbl::OrdMap;
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Heartbeats missed until a server is [`Reach::Stale`].
@@ -86,16 +85,8 @@ impl Server {
     }
 }
 
-/// What is known of a domain's name beside the servers' records.
-#[derive(Debug, Clone, Default)]
-struct Entry {
-    /// The servers whose lists hold it.
-    claims: SmallVec<[ServerName; 1]>,
-    /// Where a server said that it sent it, until the destination speaks for itself.
-    departed: Option<Arc<(Departed, Mono)>>,
-    /// How its last job ended, also when the server that ran the job does not have it any more.
-    last: Option<Arc<Outcome>>,
-}
+/// The servers whose lists hold a domain: nearly always one.
+type Claims = SmallVec<[ServerName; 1]>;
 
 /// Whether a forwarder is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,11 +99,14 @@ struct LinkState {
 #[derive(Debug, Clone)]
 pub struct View {
     servers: OrdMap<ServerName, Arc<Server>>,
-    domains: OrdMap<DomainName, Arc<Entry>>,
+    /// All names, with who claims them; a name without a claim is in `departures`.
+    domains: OrdMap<DomainName, Claims>,
     /// By number; a sorted map takes a third of a hash map's memory.
     things: OrdMap<u64, Thing>,
-    /// The domains whose entries may hold a departure: few, so that time passes without a look at all domains.
-    bridges: Arc<BTreeSet<DomainName>>,
+    /// Where a server said that it sent a domain, until the destination speaks for itself.
+    departures: OrdMap<DomainName, Arc<(Departed, Mono)>>,
+    /// How the last job of a domain ended, also when the server that ran it does not have the domain any more.
+    outcomes: OrdMap<DomainName, Arc<Outcome>>,
     link: LinkState,
 }
 
@@ -122,7 +116,8 @@ impl Default for View {
             servers: OrdMap::new(),
             domains: OrdMap::new(),
             things: OrdMap::new(),
-            bridges: Arc::default(),
+            departures: OrdMap::new(),
+            outcomes: OrdMap::new(),
             link: LinkState { up: false, since: Mono(0) },
         }
     }

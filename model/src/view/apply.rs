@@ -1,11 +1,11 @@
 //! How messages and the passing of time change a view, and what it then tells (see `tell`).
 
 use super::tell::{differing, domain_event, reach_event};
-use super::{Entry, LinkState, Reach, Server, Shown, Thing, View};
+use super::{Claims, LinkState, Reach, Server, Shown, Thing, View};
 use crate::event::{About, Event};
 use crate::{
-    Body, Departed, Domain, DomainChange, DomainName, Envelope, Heartbeat, News, Now, Sender, ServerName,
-    Stamp, Wall,
+    Body, Departed, Domain, DomainChange, DomainName, Envelope, Heartbeat, Mono, News, Now, Outcome, Sender,
+    ServerName, Stamp, Wall,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -199,21 +199,28 @@ impl View {
     fn claim_or_release(&mut self, server: &ServerName, domain: &DomainName) {
         let holds = self.servers.get(server).is_some_and(|s| s.domain(domain).is_some());
         if holds && !self.domains.contains_key(domain) {
-            self.domains.insert(domain.clone(), Arc::default());
+            self.domains.insert(domain.clone(), Claims::new());
             self.remember(Thing::Domain(domain.clone()));
         }
-        let Some(entry) = self.domains.get_mut(domain) else { return };
-        let claimed = entry.claims.contains(server);
-        if holds && !claimed {
-            let entry = Arc::make_mut(entry);
-            entry.claims.push(server.clone());
-            entry.departed = None;
-        } else if !holds && claimed {
-            Arc::make_mut(entry).claims.retain(|s| s != server);
+        let Some(claims) = self.domains.get_mut(domain) else { return };
+        match (holds, claims.contains(server)) {
+            (true, false) => {
+                claims.push(server.clone());
+                self.departures.remove(domain);
+            }
+            (false, true) => claims.retain(|s| s != server),
+            _ => {}
         }
-        if entry.claims.is_empty() && entry.departed.is_none() {
-            self.domains.remove(domain);
-            self.forget(&Thing::Domain(domain.clone()));
+        self.drop_unclaimed(domain);
+    }
+
+    /// Forgets a name that nobody claims and nobody sent anywhere.
+    fn drop_unclaimed(&mut self, name: &DomainName) {
+        let unclaimed = self.domains.get(name).is_some_and(|claims| claims.is_empty());
+        if unclaimed && !self.departures.contains_key(name) {
+            self.domains.remove(name);
+            self.outcomes.remove(name);
+            self.forget(&Thing::Domain(name.clone()));
         }
     }
 
@@ -221,52 +228,33 @@ impl View {
     /// speaks for itself.
     fn departed(&mut self, departed: Departed, now: Now) {
         let name = departed.domain.name.clone();
-        let known = self.domains.get(&name);
-        let outcome = departed.domain.last.clone().map(|o| Arc::new(*o));
-        let newer = match (known.and_then(|e| e.last.as_ref()), &outcome) {
-            (Some(kept), Some(new)) => new.at > kept.at || (new.at == kept.at && new.id != kept.id),
-            (None, Some(_)) => true,
-            (_, None) => false,
-        };
-        if !newer {
+        let Some(outcome) = departed.domain.last.clone().map(|o| Arc::new(*o)) else { return };
+        let newer =
+            |kept: &Arc<Outcome>| outcome.at > kept.at || (outcome.at == kept.at && outcome.id != kept.id);
+        if !self.outcomes.get(&name).is_none_or(newer) {
             return; // told before; the bridge is not built twice
         }
         let arrived = self.servers.get(&departed.to).is_some_and(|s| s.domain(&name).is_some());
-        let mut entry: Entry = known.map(|e| (**e).clone()).unwrap_or_default();
-        entry.last = outcome;
-        entry.departed = (!arrived).then(|| Arc::new((departed, now.mono)));
-        if entry.claims.is_empty() && entry.departed.is_none() {
-            return;
+        if arrived {
+            self.departures.remove(&name);
+        } else {
+            self.departures.insert(name.clone(), Arc::new((departed, now.mono)));
         }
-        if entry.departed.is_some() {
-            Arc::make_mut(&mut self.bridges).insert(name.clone());
+        if !self.domains.contains_key(&name) {
+            self.domains.insert(name.clone(), Claims::new());
+            self.remember(Thing::Domain(name.clone()));
         }
-        self.domains.insert(name.clone(), Arc::new(entry));
-        self.remember(Thing::Domain(name));
+        self.outcomes.insert(name.clone(), outcome);
+        self.drop_unclaimed(&name);
     }
 
     fn end_bridges(&mut self, now: Now) {
-        // true: holds until later; false: is over; none: ended before
-        let bridge = |name: &DomainName| {
-            let departed = self.domains.get(name)?.departed.as_ref()?;
-            Some(now.mono.since(departed.1) < super::BRIDGE_MS)
-        };
-        let (kept, ended): (BTreeSet<_>, BTreeSet<_>) =
-            self.bridges.iter().cloned().partition(|name| bridge(name) == Some(true));
-        if ended.is_empty() {
-            return;
-        }
-        self.bridges = Arc::new(kept);
+        let over = |d: &Arc<(Departed, Mono)>| now.mono.since(d.1) >= super::BRIDGE_MS;
+        let ended: Vec<DomainName> =
+            self.departures.iter().filter(|(_, d)| over(d)).map(|(name, _)| name.clone()).collect();
         for name in ended {
-            let Some(entry) = self.domains.get_mut(&name) else { continue };
-            if entry.departed.is_none() {
-                continue;
-            }
-            Arc::make_mut(entry).departed = None;
-            if entry.claims.is_empty() {
-                self.domains.remove(&name);
-                self.forget(&Thing::Domain(name));
-            }
+            self.departures.remove(&name);
+            self.drop_unclaimed(&name);
         }
     }
 }

@@ -55,13 +55,13 @@ pub struct DomainView {
 impl View {
     /// A domain by its name, as of `now`.
     pub fn domain(&self, name: &str, now: Mono) -> Option<DomainView> {
-        let (name, entry) = self.domains.get_key_value(name)?;
-        let claims = || entry.claims.iter().filter_map(|s| self.claim(s, name, now));
-        let last = |domain: &Domain| newest(domain.last.as_deref(), entry.last.as_ref());
+        let (name, servers) = self.domains.get_key_value(name)?;
+        let claims = || servers.iter().filter_map(|s| self.claim(s, name, now));
+        let last = |domain: &Domain| newest(domain.last.as_deref(), self.outcomes.get(name));
         let Some(best) =
             claims().max_by(|a, b| a.rank().cmp(&b.rank()).then(b.server.name.cmp(&a.server.name)))
         else {
-            let bridge = entry.departed.as_ref().filter(|d| now.since(d.1) < BRIDGE_MS)?;
+            let bridge = self.departures.get(name).filter(|d| now.since(d.1) < BRIDGE_MS)?;
             let (departed, _) = &**bridge;
             let heard = self.servers.get(&departed.to).map_or(Now::default(), |s| s.heard);
             return Some(DomainView {
@@ -73,7 +73,7 @@ impl View {
                 heard,
             });
         };
-        let claimed_by = if entry.claims.len() > 1 { conflict(claims()) } else { Vec::new() };
+        let claimed_by = if servers.len() > 1 { conflict(claims()) } else { Vec::new() };
         let shown = if !claimed_by.is_empty() {
             Shown::Conflict
         } else if best.reach == Reach::Down {
@@ -99,7 +99,7 @@ impl View {
     /// Whether a domain is on a server, as the whole cluster sees it.
     pub fn has(&self, server: &Server, name: &DomainName, now: Mono) -> bool {
         match self.domains.get(name) {
-            Some(entry) if entry.claims.len() == 1 => server.domain(name).is_some(),
+            Some(claims) if claims.len() == 1 => server.domain(name).is_some(),
             Some(_) => self
                 .domain(name.as_str(), now)
                 .is_some_and(|d| d.server == server.name || d.claimed_by.contains(&server.name)),

@@ -45,6 +45,9 @@ struct Flags {
     /// Run libzmq's proxy between these two addresses (the bench starts itself so)
     #[arg(long, value_names = ["IN", "OUT"], num_args = 2, hide = true)]
     proxy: Option<Vec<String>>,
+    /// Be the simulated servers at this forwarder until standard input ends (the bench starts itself so)
+    #[arg(long, value_name = "FORWARDER", hide = true)]
+    crowd: Option<String>,
 }
 
 /// The groups of rows, in the order of the table.
@@ -83,6 +86,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if let Some([front, back]) = flags.proxy.as_deref() {
         return forward::proxy(front, back).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(forwarder) = &flags.crowd {
+        return crowd::serve(forwarder).map(|()| ExitCode::SUCCESS);
     }
     let effort = if flags.quick {
         Effort { pairs: 10, watch: Duration::from_secs(6) }

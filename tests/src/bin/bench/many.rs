@@ -27,7 +27,7 @@ pub fn rows(effort: Effort, table: &mut Table) -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let (mount, empty) = (cluster.mount()?, cluster.empty()?);
     let before = mount.process.memory()?;
-    let crowd = Crowd::start(&cluster.endpoint.parse()?)?;
+    let crowd = Crowd::start(&cluster.endpoint)?;
     let domains = mount.path.join("domains");
     wait_for("100,000 domains", Duration::from_secs(60), || {
         sleep(Duration::from_millis(500));
