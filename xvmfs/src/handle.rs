@@ -58,7 +58,7 @@ pub enum Body {
     /// This text.
     Text(String),
     /// Lines in, answers out; the number is the length of the text at the open.
-    Writer(Writer, u64),
+    Writer(Box<Writer>, u64),
     /// Events.
     Events(Arc<Stream>),
     /// The end of jobs.
@@ -213,11 +213,11 @@ impl Handles {
         let body = match (tree.open(ino)?, write) {
             (Opened::Setting(place, row, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Writer::new(place, Some(row), text, dialogue), size)
+                Body::Writer(Box::new(Writer::new(place, Some(row), text, dialogue)), size)
             }
             (Opened::Ctl(place, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Writer::new(place, None, text, dialogue), size)
+                Body::Writer(Box::new(Writer::new(place, None, text, dialogue)), size)
             }
             (_, true) => {
                 let what = format!("open {} for writing", tree.path(ino));
