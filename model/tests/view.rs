@@ -139,6 +139,21 @@ fn a_migration_is_no_conflict_and_leaves_no_gap() {
 }
 
 #[test]
+fn an_old_outcome_is_not_told_again_when_another_server_speaks() {
+    let result = Ok("small-1 is shut off".into());
+    let last = Outcome { id: "j".into(), kind: JobKind::Shutdown, at: Wall(1), result };
+    let off = Domain { last: Some(Box::new(last)), ..domain(1, DomainState::Shutoff) };
+    let mut view = linked();
+    view.apply(heartbeat(0, 1, vec![off.clone()]), at(1));
+    view.apply(heartbeat(1, 1, vec![domain(1, DomainState::Running)]), at(2));
+    let events = view.apply(heartbeat(1, 2, vec![]), at(3));
+    assert_eq!(
+        texts(&events),
+        ["domain small-1 server ferby (was gerby)", "domain small-1 state shutoff (was running)"]
+    );
+}
+
+#[test]
 fn a_job_that_nobody_ended_is_told_as_lost() {
     let outcome = |id: &str, at| {
         let result = Ok("small-1 runs on ferby".into());

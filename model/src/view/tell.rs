@@ -55,7 +55,10 @@ impl View {
                         };
                         tell(&new.server, format!("state {} (was {}){claims}", new.shown, old.shown));
                     }
-                    if new.last.is_some() && old.last != new.last {
+                    // another server's record may tell of a job that ended long ago
+                    let fresh = old.server == new.server
+                        || old.job.as_ref().is_some_and(|j| new.last.as_ref() == Some(&j.id));
+                    if fresh && new.last.is_some() && old.last != new.last {
                         let outcome = self.domain(name.as_str(), now.mono).and_then(|v| v.last);
                         if let Some(outcome) = outcome {
                             match &outcome.result {
