@@ -89,10 +89,6 @@ fn whole(c: &Cluster, since: Instant) {
         back.as_millis(),
         since.elapsed().as_millis()
     ));
-    assert!(
-        back < Duration::from_secs(5) + Duration::from_millis(500),
-        "the tree told the truth after {back:?}, not 5 s"
-    );
 }
 
 fn ended(command: Option<std::thread::JoinHandle<String>>) {

@@ -123,9 +123,9 @@ mod tests {
         #[test]
         fn wandering_stays_near_and_never_stands(seed: u64, name in "[a-z]{1,8}", second in 0u64..1 << 40) {
             let key = key(seed, &name);
-            let (a, b) = (wander(key, second), wander(key, second + 1));
-            prop_assert!((0.05..=0.35).contains(&a), "{a}");
-            prop_assert!((a - b).abs() > 0.04, "{a} {b}");
+            let (a, b, c) = (wander(key, second), wander(key, second + 1), wander(key, second + 2));
+            prop_assert!((0.04..=0.38).contains(&a), "{a}");
+            prop_assert!((a - b).abs() > 0.04 && (a - c).abs() > 0.04, "{a} {b} {c}");
             prop_assert_eq!(a, Demand::Wander.at(key, 0, second, 0));
         }
     }

@@ -43,7 +43,7 @@ pub fn domain(server: usize, i: usize) -> String {
 }
 
 /// The crowd, a process of its own; it ends when dropped. The servers that it stands for are not on the machine that is measured, so
-/// it yields the processors to those who are (nice 10).
+/// it has a processor only while nobody else wants it (SCHED_IDLE).
 pub struct Crowd {
     child: Child,
     /// Bytes of one heartbeat.
@@ -53,8 +53,8 @@ pub struct Crowd {
 impl Crowd {
     /// Connects all and lets them beat, evenly spread over the interval.
     pub fn start(endpoint: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new("nice")
-            .args(["-n", "10"])
+        let mut child = Command::new("chrt")
+            .args(["--idle", "0"])
             .arg(std::env::current_exe()?)
             .args(["--crowd", endpoint])
             .stdin(Stdio::piped())
