@@ -38,7 +38,7 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
                     path.display()
                 )));
             }
-            Some(Err(e)) if e.raw_os_error() == Some(Errno::ENOTCONN as i32) => {
+            Some(Err(e)) if is_dead(&e) => {
                 tracing::warn!("{} holds a mount whose server has died; it is removed", path.display());
                 detach(&absolute(path))
                     .map_err(|e| refuse(format!("the dead mount there cannot be removed: {e}")))?;
@@ -61,6 +61,11 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
         }
     }
     Err(refuse("too many dead mounts are there".into()))
+}
+
+/// Whether this is how a mount answers whose server has died; ECONNABORTED is for a call that was under way meanwhile.
+fn is_dead(e: &io::Error) -> bool {
+    [Errno::ENOTCONN, Errno::ECONNABORTED].iter().any(|dead| e.raw_os_error() == Some(*dead as i32))
 }
 
 /// stat(2) and statfs(2) in a thread of its own, which may stay behind with a hung mount. The kernel answers stat(2) of a dead mount
