@@ -3,7 +3,7 @@
 use crate::{Departed, Domain, Ratio, domain::words};
 use serde::{Deserialize, Serialize};
 
-/// Seconds between two heartbeats when nobody chose.
+/// Milliseconds between two heartbeats when nobody chose.
 pub const HEARTBEAT_DEFAULT_MS: u32 = 2_000;
 /// The range of `servers/NAME/heartbeat`: 0.1 s to one minute.
 pub const HEARTBEAT_RANGE_MS: std::ops::RangeInclusive<u32> = 100..=60_000;

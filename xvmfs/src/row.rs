@@ -17,6 +17,17 @@ pub struct Row {
     pub kind: Kind,
 }
 
+/// The commands of a directory.
+pub const CTL: Row =
+    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl };
+/// The last refusal of a directory.
+pub const ERROR: Row = Row {
+    name: "error",
+    mode: 0o444,
+    about: "the last refusal here: time, errno, sentence",
+    kind: Kind::Error,
+};
+
 /// What a row is.
 pub enum Kind {
     /// A text that is rendered when the file is opened.

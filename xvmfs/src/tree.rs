@@ -72,7 +72,7 @@ pub enum Node {
     /// The directory of a thing.
     Dir(Place),
     /// A row in it: a file, or a directory of things.
-    Row(Place, u8, &'static Row),
+    Row(Place, &'static Row),
     /// A link to a domain.
     Link(DomainName),
 }
@@ -127,7 +127,7 @@ impl Tree {
             None => Ok(Node::Dir(place)),
             Some(i) => {
                 let row = place.table().get(usize::from(i)).ok_or_else(stale)?;
-                Ok(Node::Row(place, i, row))
+                Ok(Node::Row(place, row))
             }
         }
     }
@@ -143,17 +143,17 @@ impl Tree {
                     .ok_or_else(|| absent(&place.path(), name))?;
                 row_inode(&place, i).number()
             }
-            Node::Row(_, _, Row { kind: Kind::Servers, .. }) => {
+            Node::Row(_, Row { kind: Kind::Servers, .. }) => {
                 let view = self.cluster.view();
                 let server = view.server(name).ok_or_else(|| absent("servers", name))?;
                 Inode::server(&server.name, None).number()
             }
-            Node::Row(_, _, Row { kind: Kind::Domains, .. }) => {
+            Node::Row(_, Row { kind: Kind::Domains, .. }) => {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
                 let domain = view.domain(name, now).ok_or_else(|| absent("domains", name))?;
                 Inode::domain(&domain.domain.name, None).number()
             }
-            Node::Row(Place::Server(server), _, Row { kind: Kind::Links, .. }) => {
+            Node::Row(Place::Server(server), Row { kind: Kind::Links, .. }) => {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
                 let dir = format!("servers/{server}/domains");
                 let server =
@@ -179,12 +179,12 @@ impl Tree {
                 let mtime = self.heard(&Place::Domain(name));
                 Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime }
             }
-            Node::Row(place, _, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place)),
-            Node::Row(place, i, row) => {
+            Node::Row(place, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place)),
+            Node::Row(place, row) => {
                 let size = match &row.kind {
                     Kind::Events => crate::stream::HEAD_LEN as u64,
                     Kind::Wait => self.cluster.idle_text(&place).map_or(0, |t| t.len() as u64),
-                    _ => self.text(&place, i, row)?.len() as u64,
+                    _ => self.text(&place, row)?.len() as u64,
                 };
                 Attr { ino, kind: FileKind::File, mode: row.mode, size, mtime: self.heard(&place) }
             }
@@ -203,7 +203,7 @@ impl Tree {
     /// The path of a file or directory below the mount, for sentences.
     pub fn path(&self, ino: u64) -> String {
         match self.node(ino) {
-            Ok(Node::Row(place, _, row)) => {
+            Ok(Node::Row(place, row)) => {
                 format!("{}/{}", place.path(), row.name).trim_start_matches('/').to_owned()
             }
             Ok(Node::Dir(Place::Cluster)) => "the root of the tree".into(),
@@ -232,15 +232,15 @@ impl Tree {
                     entry(row_inode(&place, i), kind, Label::Row(row.name))
                 })
                 .collect(),
-            Node::Row(_, _, Row { kind: Kind::Servers, .. }) => view
+            Node::Row(_, Row { kind: Kind::Servers, .. }) => view
                 .servers()
                 .map(|s| entry(Inode::server(&s.name, None), FileKind::Dir, Label::Server(s.name.clone())))
                 .collect(),
-            Node::Row(_, _, Row { kind: Kind::Domains, .. }) => view
+            Node::Row(_, Row { kind: Kind::Domains, .. }) => view
                 .domain_names()
                 .map(|n| entry(Inode::domain(n, None), FileKind::Dir, Label::Domain(n.clone())))
                 .collect(),
-            Node::Row(Place::Server(name), _, Row { kind: Kind::Links, .. }) => {
+            Node::Row(Place::Server(name), Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
                 view.domains_of(server, now)
@@ -278,13 +278,13 @@ impl Tree {
 
     /// Opens a file: its text is that of this moment.
     pub fn open(&self, ino: u64) -> Result<Opened, Failure> {
-        let Node::Row(place, i, row) = self.node(ino)? else { return Err(Failure::invalid("not a file")) };
+        let Node::Row(place, row) = self.node(ino)? else { return Err(Failure::invalid("not a file")) };
         Ok(match &row.kind {
             Kind::Events => Opened::Events(place),
             Kind::Wait => Opened::Wait(place),
-            Kind::Ctl => Opened::Ctl(place.clone(), self.text(&place, i, row)?),
-            Kind::Setting(..) => Opened::Setting(place.clone(), row, self.text(&place, i, row)?),
-            _ => Opened::Text(self.text(&place, i, row)?),
+            Kind::Ctl => Opened::Ctl(place.clone(), self.text(&place, row)?),
+            Kind::Setting(..) => Opened::Setting(place.clone(), row, self.text(&place, row)?),
+            _ => Opened::Text(self.text(&place, row)?),
         })
     }
 
@@ -297,7 +297,7 @@ impl Tree {
         new_name: &str,
     ) -> Result<(), Failure> {
         let links_of = |ino| match self.node(ino) {
-            Ok(Node::Row(Place::Server(server), _, Row { kind: Kind::Links, .. })) => Some(server),
+            Ok(Node::Row(Place::Server(server), Row { kind: Kind::Links, .. })) => Some(server),
             _ => None,
         };
         let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
@@ -335,7 +335,7 @@ impl Tree {
         self.cluster.refuse(&place, Failure::new(code, format!("cannot {what}: {why}")))
     }
 
-    fn text(&self, place: &Place, _index: u8, row: &Row) -> Result<String, Failure> {
+    fn text(&self, place: &Place, row: &Row) -> Result<String, Failure> {
         if let Kind::Error = row.kind {
             return Ok(self.cluster.refusals().text(place));
         }

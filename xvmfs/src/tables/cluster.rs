@@ -1,6 +1,6 @@
 //! The root of the mount.
 
-use crate::row::{Kind, Row, Scene, seconds};
+use crate::row::{CTL, ERROR, Kind, Row, Scene, seconds};
 use std::fmt::Write as _;
 use xvm_model::command::{CLUSTER_VERBS, Verb};
 use xvm_model::{Reach, ServerName};
@@ -19,19 +19,14 @@ pub const ROWS: &[Row] = &[
         about: "the cluster in two tables for people",
         kind: Kind::Text(status),
     },
-    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl },
+    CTL,
     Row {
         name: "events",
         mode: 0o444,
         about: "blocks; a line an event of the whole cluster from the moment of opening",
         kind: Kind::Events,
     },
-    Row {
-        name: "error",
-        mode: 0o444,
-        about: "the last refusal here: time, errno, sentence",
-        kind: Kind::Error,
-    },
+    ERROR,
     Row {
         name: "metrics",
         mode: 0o444,

@@ -1,6 +1,6 @@
 //! `domains/NAME`
 
-use crate::row::{KeyValues, Kind, Row, Scene};
+use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
 use xvm_model::command::{DOMAIN_VERBS, parse_pin, parse_priority};
 use xvm_model::{DomainCommand, DomainView, Order, lifecycle};
@@ -74,19 +74,14 @@ pub const ROWS: &[Row] = &[
         about: "the servers where it may run, spaces between; none when it may run anywhere",
         kind: Kind::Setting(pin, set_pin),
     },
-    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl },
+    CTL,
     Row {
         name: "events",
         mode: 0o444,
         about: "blocks; a line an event from the moment of opening",
         kind: Kind::Events,
     },
-    Row {
-        name: "error",
-        mode: 0o444,
-        about: "the last refusal here: time, errno, sentence",
-        kind: Kind::Error,
-    },
+    ERROR,
     Row {
         name: "wait",
         mode: 0o444,

@@ -1,6 +1,6 @@
 //! `servers/NAME`
 
-use crate::row::{KeyValues, Kind, Row, Scene};
+use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
 use xvm_model::command::{SERVER_VERBS, parse_accepting, parse_heartbeat, parse_policy, parse_watchdog};
 use xvm_model::event::word;
@@ -69,19 +69,14 @@ pub const ROWS: &[Row] = &[
         about: "a link to each domain that is on it; a rename into another server's `domains` is a live migration",
         kind: Kind::Links,
     },
-    Row { name: "ctl", mode: 0o644, about: "commands, one a line; reading tells which", kind: Kind::Ctl },
+    CTL,
     Row {
         name: "events",
         mode: 0o444,
         about: "blocks; a line an event of it and its domains from the moment of opening",
         kind: Kind::Events,
     },
-    Row {
-        name: "error",
-        mode: 0o444,
-        about: "the last refusal here: time, errno, sentence",
-        kind: Kind::Error,
-    },
+    ERROR,
     Row {
         name: "wait",
         mode: 0o444,
