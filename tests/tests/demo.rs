@@ -28,7 +28,9 @@ impl Demo {
     /// Starts it in a process group of its own, and waits until it says how it is ended.
     #[track_caller]
     fn start(dir: &Path) -> Demo {
-        let mut command = Command::new(workspace().join("examples/demo.sh"));
+        // as in a terminal: a shell can not trap what was ignored when it began, and under nohup(1) SIGHUP is
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,HUP,TERM").arg(workspace().join("examples/demo.sh"));
         command.arg(program("xvmfs").parent().expect("in a folder")).arg(dir.join("xvm"));
         command.env("XDG_RUNTIME_DIR", dir).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
