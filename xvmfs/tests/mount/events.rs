@@ -96,7 +96,10 @@ fn a_held_read_can_be_killed() {
     c.world.migration(Duration::from_secs(60));
     m.write("domains/small-1/ctl", "migrate gerby").unwrap();
     for (file, signal) in [("events", "INT"), ("events", "KILL"), ("domains/small-1/wait", "TERM")] {
-        let mut child = Command::new("cat").arg(m.at(file)).stdout(Stdio::null()).spawn().unwrap();
+        // whoever runs this in the background may have SIGINT ignored
+        let mut cat = Command::new("env");
+        cat.args(["--default-signal=INT,TERM", "cat"]).arg(m.at(file)).stdout(Stdio::null());
+        let mut child = cat.spawn().unwrap();
         wait_for("a held read", || {
             std::fs::read_to_string(format!("/proc/{}/syscall", child.id()))
                 .is_ok_and(|s| s.starts_with("0 "))
