@@ -195,7 +195,7 @@ async fn migrates_there_and_back_with_progress_and_settings() {
     let (ferby, gerby, small) =
         (Host::up(&lab, "ferby").await, Host::up(&lab, "gerby").await, name("small-1"));
     let settings =
-        DomainSettings { priority: 70, pin: Pin(vec![ServerName::parse("gerby").expect("valid")]) };
+        DomainSettings { priority: 70, pin: Pin(vec![ServerName::parse("gerby").expect("valid")]), ..DomainSettings::default() };
     ferby.hv.set(&small, &settings).await.expect("set");
     ferby.hv.start(&small).await.expect("start");
     booted(&lab, "ferby", "small-1").await;

@@ -151,7 +151,7 @@ impl Watch {
 async fn there_and_back() {
     let pair = Pair::new(|_, _| {}).await;
     let watch = Watch::new(&pair);
-    let settings = DomainSettings { priority: 70, pin: Pin::default() };
+    let settings = DomainSettings { priority: 70, ..DomainSettings::default() };
     pair.sim(0).set(&name("small-1"), &settings).await.expect("set");
     pair.sim(0).load(&name("small-1"), Ratio::ONE, 1_000).await.expect("load");
     let before = pair.see(0).await.expect("there");

@@ -2,7 +2,10 @@
 //!
 //! A row holds the word, its usage, what it does, and how its arguments are read; help texts and manual pages come from the rows.
 
-use crate::{Failure, HEARTBEAT_RANGE_MS, Pin, PolicyName, Ratio, ServerName, Watchdog, domain::words};
+use crate::{
+    Balance, BalanceMode, Failure, GroupName, Groups, HEARTBEAT_RANGE_MS, Pin, PolicyName, Ratio, ServerName,
+    Watchdog, domain::words,
+};
 use serde::{Deserialize, Serialize};
 
 /// The longest line that a `ctl` file or a setting takes, in bytes without its end.
@@ -33,6 +36,10 @@ words! {
         Priority = "priority",
         /// Set where it may run (the file `pin`).
         Pin = "pin",
+        /// Set the groups that it stays together with (the file `with`).
+        With = "with",
+        /// Set the groups that it stays apart from (the file `apart`).
+        Apart = "apart",
     }
 }
 
@@ -79,6 +86,16 @@ pub enum DomainCommand {
         /// The new value.
         value: Pin,
     },
+    /// Set the groups that it stays together with.
+    With {
+        /// The new value.
+        value: Groups,
+    },
+    /// Set the groups that it stays apart from.
+    Apart {
+        /// The new value.
+        value: Groups,
+    },
 }
 
 impl DomainCommand {
@@ -96,6 +113,8 @@ impl DomainCommand {
             Self::Cancel => DomainWord::Cancel,
             Self::Priority { .. } => DomainWord::Priority,
             Self::Pin { .. } => DomainWord::Pin,
+            Self::With { .. } => DomainWord::With,
+            Self::Apart { .. } => DomainWord::Apart,
         }
     }
 }
@@ -130,6 +149,22 @@ pub enum ServerCommand {
         /// The new value.
         name: PolicyName,
     },
+    /// Whether `adaptive` evens out servers below its upper threshold (the file `even`).
+    Even {
+        /// Yes or no.
+        on: bool,
+    },
+    /// What the whole cluster is told about balancing; one that is older than what the server knows changes nothing.
+    Balance {
+        /// The new value.
+        balance: Balance,
+    },
+    /// Give all domains away, and accept none.
+    Evacuate,
+    /// Take the domains back that were given away, and accept domains.
+    Restore,
+    /// End the server's own job.
+    Cancel,
 }
 
 /// What is asked of the mount itself.
@@ -137,6 +172,11 @@ pub enum ServerCommand {
 pub enum ClusterCommand {
     /// Ask every daemon for a heartbeat now.
     RollCall,
+    /// Whether servers help each other by themselves.
+    Balance {
+        /// The new value.
+        mode: BalanceMode,
+    },
 }
 
 /// One row of a table of commands.
@@ -243,16 +283,46 @@ pub const SERVER_VERBS: &[Verb<ServerCommand>] = &[
         about: "how often it says that it lives, 0.1 to 60",
         parse: |w| parse_heartbeat(w[0]),
     },
+    Verb {
+        word: "evacuate",
+        args: "",
+        arity: (0, 0),
+        about: "give all its domains to other servers and accept none (a job)",
+        parse: |_| Ok(ServerCommand::Evacuate),
+    },
+    Verb {
+        word: "restore",
+        args: "",
+        arity: (0, 0),
+        about: "accept domains again, and take those back that left by evacuate (a job)",
+        parse: |_| Ok(ServerCommand::Restore),
+    },
+    Verb {
+        word: "cancel",
+        args: "",
+        arity: (0, 0),
+        about: "end its evacuate or restore where it is",
+        parse: |_| Ok(ServerCommand::Cancel),
+    },
 ];
 
 /// `ctl` of the whole cluster.
-pub const CLUSTER_VERBS: &[Verb<ClusterCommand>] = &[Verb {
-    word: "roll-call",
-    args: "",
-    arity: (0, 0),
-    about: "ask every server for a heartbeat now",
-    parse: |_| Ok(ClusterCommand::RollCall),
-}];
+pub const CLUSTER_VERBS: &[Verb<ClusterCommand>] = &[
+    Verb {
+        word: "balance",
+        args: "on|off|dry-run",
+        arity: (1, 1),
+        about: "whether servers help each other by themselves; dry-run only records what they would do",
+        parse: |w| parse_balance(w[0]),
+    },
+    Verb {
+        word: "roll-call",
+        args: "",
+        arity: (0, 0),
+        about: "ask every server for a heartbeat now",
+        parse: |_| Ok(ClusterCommand::RollCall),
+    },
+];
 
 /// Reads one line by a table. The error quotes the line and says what is allowed.
 pub fn parse_line<C>(verbs: &[Verb<C>], line: &str) -> Result<C, Failure> {
@@ -306,11 +376,26 @@ fn parse_load(words: &[&str]) -> Result<DomainCommand, String> {
 
 /// Reads `on` or `off`: the file `accepting` and the command `accept`.
 pub fn parse_accepting(text: &str) -> Result<ServerCommand, String> {
+    on_or_off(text).map(|on| ServerCommand::Accept { on })
+}
+
+/// Reads `on` or `off`: the file `even`.
+pub fn parse_even(text: &str) -> Result<ServerCommand, String> {
+    on_or_off(text).map(|on| ServerCommand::Even { on })
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
-        "on" => Ok(ServerCommand::Accept { on: true }),
-        "off" => Ok(ServerCommand::Accept { on: false }),
+        "on" => Ok(true),
+        "off" => Ok(false),
         _ => Err(format!("{} is neither on nor off", quote(text))),
     }
+}
+
+fn parse_balance(text: &str) -> Result<ClusterCommand, String> {
+    let mode = BalanceMode::ALL.iter().find(|m| m.word() == text);
+    mode.map(|&mode| ClusterCommand::Balance { mode })
+        .ok_or_else(|| format!("{} is none of on, off, dry-run", quote(text)))
 }
 
 /// Reads seconds with a fraction: the file `heartbeat` and the command of that name.
@@ -383,6 +468,32 @@ pub fn parse_pin(text: &str) -> Result<DomainCommand, String> {
         return Err(format!("{} servers are too many, at most 64", names.len()));
     }
     Ok(DomainCommand::Pin { value: Pin(names) })
+}
+
+/// The most groups of one kind that a domain is in.
+pub const GROUPS_MAX: usize = 16;
+
+/// Reads group names with spaces between, or `none`: the files `with` and `apart`.
+pub fn parse_groups(text: &str) -> Result<Groups, String> {
+    let mut names: Vec<GroupName> = Vec::new();
+    if text != "none" {
+        for word in text.split_whitespace() {
+            let name = GroupName::parse(word).map_err(|e| e.to_string())?;
+            if word == "none" {
+                return Err("`none` stands alone".into());
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err("group names or `none` are needed".into());
+        }
+    }
+    if names.len() > GROUPS_MAX {
+        return Err(format!("{} groups are too many, at most {GROUPS_MAX}", names.len()));
+    }
+    Ok(Groups(names.into()))
 }
 
 fn number(text: &str, range: std::ops::RangeInclusive<u32>, what: &str) -> Result<u32, String> {

@@ -1,6 +1,6 @@
 //! What is known of one domain: the record that travels in heartbeats and that the files of `domains/NAME` show.
 
-use crate::{DomainName, Failure, Ratio, ServerName, Wall};
+use crate::{DomainName, Failure, GroupName, Ratio, ServerName, Wall};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -111,6 +111,10 @@ words! {
         Reboot = "reboot",
         /// It moves to another server while it runs.
         Migrate = "migrate",
+        /// A server: all its domains move to others.
+        Evacuate = "evacuate",
+        /// A server: the domains that it gave away come back.
+        Restore = "restore",
     }
 }
 
@@ -168,7 +172,49 @@ impl fmt::Display for Pin {
     }
 }
 
-/// What users set of a domain; it travels with the domain.
+/// Groups of domains.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Groups(pub Box<[GroupName]>);
+
+impl Groups {
+    /// The first group that both name.
+    pub fn common<'a>(&'a self, other: &Groups) -> Option<&'a GroupName> {
+        self.0.iter().find(|group| other.0.contains(group))
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Groups {
+    /// The names with spaces between; `none` without a group.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        let names: Vec<&str> = self.0.iter().map(GroupName::as_str).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
+/// How a domain came to its server: written before its migration begins, so that it travels with the domain. Where `from` is the
+/// server that it is on, it never left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// Where it was before.
+    pub from: ServerName,
+    /// When it began to leave, by that server's clock.
+    pub at: Wall,
+    /// The round of help that moved it; none when somebody ordered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<Box<str>>,
+    /// Why, in a few words.
+    pub why: Box<str>,
+}
+
+/// What is kept with a domain and travels with it: what users set, and how it came where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainSettings {
     /// 0 to 100, 50 when nobody chose: the greater keeps the less loaded server.
@@ -176,6 +222,15 @@ pub struct DomainSettings {
     /// Where it may run.
     #[serde(default, skip_serializing_if = "Pin::is_none")]
     pub pin: Pin,
+    /// Groups whose domains stay on one server: no round of help parts those that are together.
+    #[serde(default, skip_serializing_if = "Groups::is_none")]
+    pub with: Groups,
+    /// Groups whose domains never come together on one server.
+    #[serde(default, skip_serializing_if = "Groups::is_none")]
+    pub apart: Groups,
+    /// How it came to this server; none when it never moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came: Option<Box<Came>>,
 }
 
 impl Pin {
@@ -186,7 +241,13 @@ impl Pin {
 
 impl Default for DomainSettings {
     fn default() -> Self {
-        DomainSettings { priority: 50, pin: Pin::default() }
+        DomainSettings {
+            priority: 50,
+            pin: Pin::default(),
+            with: Groups::default(),
+            apart: Groups::default(),
+            came: None,
+        }
     }
 }
 

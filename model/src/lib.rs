@@ -41,18 +41,20 @@ pub mod view;
 pub use clock::{Mono, Now, Wall};
 pub use command::{ClusterCommand, DomainCommand, DomainWord, ServerCommand};
 pub use domain::{
-    Departed, Disk, Domain, DomainMemory, DomainSettings, DomainState, Job, JobKind, Nic, Outcome, Pin, Vcpu,
+    Came, Departed, Disk, Domain, DomainMemory, DomainSettings, DomainState, Groups, Job, JobKind, Nic,
+    Outcome, Pin, Vcpu,
 };
 pub use event::{About, Event};
 pub use failure::{Code, Failure};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
-pub use names::{ClientName, DomainName, NameError, ServerName};
+pub use names::{ClientName, DomainName, GroupName, NameError, ServerName};
 pub use outbox::{Outbox, Step};
 pub use points::Points;
 pub use ratio::Ratio;
 pub use receipts::{Admit, Receipts};
 pub use server::{
-    HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory, ServerSettings, Watchdog,
+    Balance, BalanceMode, HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory,
+    ServerSettings, Watchdog,
 };
 pub use stamp::{Boot, Stamp, Window};
 pub use topic::{TOPICS, Topic, TopicRow};

@@ -22,7 +22,11 @@ fn states(word: DomainWord) -> &'static [DomainState] {
         DomainWord::Pause | DomainWord::Reboot | DomainWord::Shutdown | DomainWord::Load => &[Running],
         DomainWord::Unpause => &[Paused],
         DomainWord::Destroy | DomainWord::Migrate => &[Running, Paused],
-        DomainWord::Cancel | DomainWord::Priority | DomainWord::Pin => &[Running, Paused, Shutoff, Crashed],
+        DomainWord::Cancel
+        | DomainWord::Priority
+        | DomainWord::Pin
+        | DomainWord::With
+        | DomainWord::Apart => &[Running, Paused, Shutoff, Crashed],
     }
 }
 
@@ -39,7 +43,8 @@ pub fn check(
             return Err(Failure::busy(format!("cannot cancel {name}: no job runs")));
         }
         (DomainWord::Cancel, Some(job)) => return cancellable(name, job),
-        (DomainWord::Priority | DomainWord::Pin, Some(job)) if job.kind != JobKind::Migrate => {}
+        (DomainWord::Priority | DomainWord::Pin | DomainWord::With | DomainWord::Apart, Some(job))
+            if job.kind != JobKind::Migrate => {}
         (DomainWord::Destroy | DomainWord::Load, Some(job)) if job.kind != JobKind::Migrate => {}
         (_, Some(job)) => {
             return Err(Failure::busy(format!(
@@ -82,6 +87,8 @@ pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
             DomainWord::Cancel => DomainCommand::Cancel,
             DomainWord::Priority => DomainCommand::Priority { value: 50 },
             DomainWord::Pin => DomainCommand::Pin { value: crate::Pin::default() },
+            DomainWord::With => DomainCommand::With { value: crate::Groups::default() },
+            DomainWord::Apart => DomainCommand::Apart { value: crate::Groups::default() },
         }
     };
     DomainWord::ALL.iter().copied().filter(|&w| check("", &probe(w), state, job).is_ok()).collect()

@@ -99,6 +99,11 @@ name!(
     ClientName, "client", host_like, HOST_RULE
 );
 
+name!(
+    /// A group of domains that stay together or apart.
+    GroupName, "group", host_like, HOST_RULE
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -147,6 +147,11 @@ impl Order {
                 ServerCommand::Heartbeat { .. } => "set heartbeat".to_owned(),
                 ServerCommand::Watchdog { .. } => "set watchdog".to_owned(),
                 ServerCommand::Policy { .. } => "set policy".to_owned(),
+                ServerCommand::Even { .. } => "set even".to_owned(),
+                ServerCommand::Balance { .. } => "set balance".to_owned(),
+                ServerCommand::Evacuate => "evacuate".to_owned(),
+                ServerCommand::Restore => "restore".to_owned(),
+                ServerCommand::Cancel => "cancel".to_owned(),
             },
         }
     }

@@ -1,6 +1,6 @@
 //! What is known of one server: the body of its heartbeat.
 
-use crate::{Departed, Domain, Ratio, domain::words};
+use crate::{Departed, Domain, Job, Outcome, Ratio, Wall, domain::words};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds between two heartbeats when nobody chose.
@@ -31,6 +31,48 @@ words! {
     PolicyName {
         /// The counter of [`Watchdog`].
         Points = "points",
+        /// Moves steady load where that saves the most CPU time, see [`crate::policy::adaptive`].
+        Adaptive = "adaptive",
+    }
+}
+
+words! {
+    /// Whether servers help each other by themselves.
+    BalanceMode {
+        /// They do.
+        On = "on",
+        /// They do not; `evacuate` and `restore` work all the same.
+        Off = "off",
+        /// They negotiate and record who would have helped, and move nothing.
+        DryRun = "dry-run",
+    }
+}
+
+/// What the whole cluster was told about balancing. Each agent keeps it; of two the one with the later `at` is in force, and
+/// whoever hears an older one says the newer, so that it reaches an agent that was away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    /// What.
+    pub mode: BalanceMode,
+    /// When it was told, by the clock of who told it, and later than all that it knew of; 0 when nobody chose.
+    pub at: Wall,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Balance { mode: BalanceMode::On, at: Wall(0) }
+    }
+}
+
+impl Balance {
+    /// Whether this one is in force beside `other`. Two that were told in the same millisecond: the more careful one.
+    pub fn wins(&self, other: &Balance) -> bool {
+        let care = |b: &Balance| match b.mode {
+            BalanceMode::On => 0,
+            BalanceMode::DryRun => 1,
+            BalanceMode::Off => 2,
+        };
+        (self.at, care(self)) > (other.at, care(other))
     }
 }
 
@@ -46,6 +88,10 @@ pub struct ServerSettings {
     pub watchdog: Watchdog,
     /// The policy.
     pub policy: PolicyName,
+    /// Whether `adaptive` also evens out servers that are below its upper threshold.
+    pub even: bool,
+    /// What the cluster was told about balancing.
+    pub balance: Balance,
 }
 
 impl Default for ServerSettings {
@@ -55,6 +101,8 @@ impl Default for ServerSettings {
             accepting: true,
             watchdog: Watchdog::default(),
             policy: PolicyName::Points,
+            even: true,
+            balance: Balance::default(),
         }
     }
 }
@@ -104,6 +152,12 @@ pub struct Heartbeat {
     pub memory: ServerMemory,
     /// All domains that its hypervisor knows.
     pub domains: Vec<Domain>,
+    /// What goes on with the server as a whole: an evacuation, a restoration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<Job>>,
+    /// How the last job of the server as a whole ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Box<Outcome>>,
     /// Domains that left by migration during the last minute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departed: Vec<Departed>,

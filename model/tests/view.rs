@@ -24,6 +24,8 @@ fn beat(domains: Vec<Domain>) -> Heartbeat {
         cpus: vec![Ratio::new(0.5); 4],
         memory: ServerMemory { total: 1 << 24, free: 1 << 23 },
         domains,
+        job: None,
+        last: None,
         departed: vec![],
     }
 }

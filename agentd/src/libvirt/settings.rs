@@ -1,8 +1,11 @@
 //! What users set of a domain, kept in libvirt's metadata so that it survives and migrates with the domain:
 //!
 //! ```xml
-//! <xvm:domain xmlns:xvm="urn:xvm:domain:1" priority="70" pin="ferby gerby"/>
+//! <xvm:domain xmlns:xvm="urn:xvm:domain:1" priority="70" pin="ferby gerby" with="web" apart="db"
+//!             from="herby" at="1763846400000" round="herby.1763846000000.3" why="overload"/>
 //! ```
+//!
+//! An attribute that is not there is the default.
 
 use super::{fault, raw};
 use crate::hypervisor::HvResult;
@@ -11,16 +14,38 @@ use virt::{
     error::{Error, ErrorNumber},
     sys,
 };
-use xvm_model::{DomainName, DomainSettings, Pin, ServerName};
+use std::fmt::Write as _;
+use xvm_model::{
+    Came, DomainName, DomainSettings, Pin, ServerName, Wall, command::parse_groups,
+};
 
 const NAMESPACE: &str = "urn:xvm:domain:1";
 const PREFIX: &str = "xvm";
 const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
 
 fn render(settings: &DomainSettings) -> String {
-    // server names hold neither quotes nor angle brackets, so nothing needs escaping
-    let names: Vec<&str> = settings.pin.0.iter().map(ServerName::as_str).collect();
-    format!("<domain priority=\"{}\" pin=\"{}\"/>", settings.priority, names.join(" "))
+    let mut out = format!("<domain priority=\"{}\"", settings.priority);
+    let mut put = |name: &str, value: &str| {
+        write!(out, " {name}=\"{}\"", escape(value)).expect("a String takes all");
+    };
+    if !settings.pin.0.is_empty() {
+        put("pin", &settings.pin.to_string());
+    }
+    for (name, groups) in [("with", &settings.with), ("apart", &settings.apart)] {
+        if !groups.0.is_empty() {
+            put(name, &groups.to_string());
+        }
+    }
+    if let Some(came) = &settings.came {
+        put("from", came.from.as_str());
+        put("at", &came.at.0.to_string());
+        if let Some(round) = &came.round {
+            put("round", round);
+        }
+        put("why", &came.why);
+    }
+    out.push_str("/>");
+    out
 }
 
 /// What cannot be read is as if nobody had chosen it.
@@ -33,7 +58,33 @@ fn parse(xml: &str) -> DomainSettings {
         let names = pin.split_whitespace().map(ServerName::parse);
         settings.pin = Pin(names.collect::<Result<_, _>>().unwrap_or_default());
     }
+    let groups = |name| attribute(xml, name).and_then(|text| parse_groups(text).ok()).unwrap_or_default();
+    (settings.with, settings.apart) = (groups("with"), groups("apart"));
+    settings.came = came(xml).map(Box::new);
     settings
+}
+
+fn came(xml: &str) -> Option<Came> {
+    Some(Came {
+        from: ServerName::parse(attribute(xml, "from")?).ok()?,
+        at: Wall(attribute(xml, "at")?.parse().ok()?),
+        round: attribute(xml, "round").map(|r| unescape(r).into()),
+        why: unescape(attribute(xml, "why").unwrap_or_default()).into(),
+    })
+}
+
+const ESCAPES: [(&str, &str); 5] =
+    [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&apos;")];
+
+/// Text as an attribute's value.
+fn escape(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    ESCAPES.iter().fold(plain, |text, (plain, escaped)| text.replace(plain, escaped))
+}
+
+/// The text of an attribute's value.
+fn unescape(value: &str) -> String {
+    ESCAPES.iter().rev().fold(value.to_owned(), |text, (plain, escaped)| text.replace(escaped, plain))
 }
 
 /// The value of an attribute of a single element; libvirt writes either kind of quote.
@@ -81,7 +132,13 @@ mod tests {
     fn settings_read_back_as_written() {
         let pin =
             Pin(vec![ServerName::parse("ferby").expect("name"), ServerName::parse("g.x").expect("name")]);
-        for settings in [DomainSettings::default(), DomainSettings { priority: 70, pin }] {
+        let groups = |text| parse_groups(text).expect("groups");
+        let from = ServerName::parse("herby").expect("name");
+        let why = "it's \"full\" & <over> &amp; done".into();
+        let came = Some(Box::new(Came { from, at: Wall(7), round: Some("herby.1.2".into()), why }));
+        let (with, apart) = (groups("web db"), groups("x"));
+        let all = DomainSettings { priority: 70, pin, with, apart, came };
+        for settings in [DomainSettings::default(), all] {
             assert_eq!(parse(&render(&settings)), settings);
         }
         let foreign = parse("<xvm:domain xmlns:xvm='urn:xvm:domain:1' priority='700' pin='a/b'/>");

@@ -4,7 +4,7 @@ use super::{Agent, Work};
 use crate::driver::step::Op;
 use xvm_model::{
     Answer, Body, ClientName, Code, Command, Domain, DomainCommand, DomainName, Failure, JobKind, News,
-    Order, Reply, ServerName, Topic, lifecycle, receipts::Admit,
+    Order, Reply, ServerName, Topic, command::GROUPS_MAX, lifecycle, receipts::Admit,
 };
 
 /// Who is answered, and under which id.
@@ -149,6 +149,9 @@ fn check_values(name: &DomainName, command: &DomainCommand) -> Result<(), Failur
         DomainCommand::Priority { value } if *value > 100 => wrong("the priority is 0 to 100"),
         DomainCommand::Load { seconds, .. } if *seconds > 86_400 => wrong("SECONDS is 0 to 86400"),
         DomainCommand::Pin { value } if value.0.len() > 64 => wrong("at most 64 servers are allowed"),
+        DomainCommand::With { value } | DomainCommand::Apart { value } if value.0.len() > GROUPS_MAX => {
+            wrong(&format!("at most {GROUPS_MAX} groups are allowed"))
+        }
         _ => Ok(()),
     }
 }

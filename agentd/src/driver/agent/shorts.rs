@@ -60,6 +60,8 @@ impl Agent {
             DomainCommand::Load { share, seconds } => Op::Load { share: *share, seconds: *seconds },
             DomainCommand::Priority { value } => set(DomainSettings { priority: *value, ..domain.settings }),
             DomainCommand::Pin { value } => set(DomainSettings { pin: value.clone(), ..domain.settings }),
+            DomainCommand::With { value } => set(DomainSettings { with: value.clone(), ..domain.settings }),
+            DomainCommand::Apart { value } => set(DomainSettings { apart: value.clone(), ..domain.settings }),
             DomainCommand::Cancel => Op::CancelMigration,
             DomainCommand::Start
             | DomainCommand::Shutdown
@@ -167,6 +169,12 @@ fn judge(name: &DomainName, command: &DomainCommand, call: &HvResult<()>, record
         }
         DomainCommand::Pin { value } => {
             (settings.is_some_and(|s| s.pin == *value), format!("the pin of {name} is {value}"))
+        }
+        DomainCommand::With { value } => {
+            (settings.is_some_and(|s| s.with == *value), format!("{name} stays with {value}"))
+        }
+        DomainCommand::Apart { value } => {
+            (settings.is_some_and(|s| s.apart == *value), format!("{name} stays apart from {value}"))
         }
         DomainCommand::Load { share, seconds } => {
             (call.is_ok(), format!("{name} works {} % for {seconds} s", share.percent()))
