@@ -23,7 +23,7 @@ _agentd() {
 
     case "${cmd}" in
         agentd)
-            opts="-h -V --name --forwarder --hypervisor --state --migrate-uri --cpu-stat --cpus --memory --domain --listen --advertise --bandwidth --scale --seed --fault --insecure --help --version"
+            opts="-h -V --name --forwarder --hypervisor --state --migrate-uri --cpu-stat --cpu-list --cpus --memory --domain --listen --advertise --bandwidth --scale --seed --fault --insecure --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -50,6 +50,10 @@ _agentd() {
                     return 0
                     ;;
                 --cpu-stat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu-list)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -2,7 +2,7 @@
 
 use crate::{
     hypervisor::Hypervisor,
-    libvirt::{Libvirt, LibvirtConfig},
+    libvirt::{CpuList, Libvirt, LibvirtConfig},
     sim::{DomainSpec, FaultSpec, Sim, SimConfig},
     state::State,
 };
@@ -88,6 +88,10 @@ struct LibvirtArgs {
     /// Read the load of the CPUs from this file (in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu)
     #[arg(long, value_name = "FILE")]
     cpu_stat: Option<PathBuf>,
+
+    /// Domains run on these of the server's CPUs only (as 0-3,8): no others are shown or counted, and they are numbered from 0
+    #[arg(long, value_name = "LIST", value_parser = CpuList::parse)]
+    cpu_list: Option<CpuList>,
 }
 
 /// What only the simulated hypervisor takes.
@@ -172,8 +176,9 @@ impl Config {
             "cannot use --domain and --fault with {}: they are for the simulated hypervisor",
             self.hypervisor
         );
-        let (migrate_uri, cpu_stat) = (self.libvirt.migrate_uri.clone(), self.libvirt.cpu_stat.clone());
-        Ok(Libvirt::open(LibvirtConfig { migrate_uri, cpu_stat, ..LibvirtConfig::new(&self.hypervisor) }))
+        let LibvirtArgs { migrate_uri, cpu_stat, cpu_list } = self.libvirt.clone();
+        let usual = LibvirtConfig::new(&self.hypervisor);
+        Ok(Libvirt::open(LibvirtConfig { migrate_uri, cpu_stat, cpu_list, ..usual }))
     }
 
     fn sim_config(&self, name: &ServerName, state: &State) -> anyhow::Result<SimConfig> {
@@ -185,8 +190,8 @@ impl Config {
             );
         }
         ensure!(
-            self.libvirt.migrate_uri.is_none() && self.libvirt.cpu_stat.is_none(),
-            "cannot use --migrate-uri and --cpu-stat with the simulated hypervisor: they are for libvirt"
+            matches!(self.libvirt, LibvirtArgs { migrate_uri: None, cpu_stat: None, cpu_list: None }),
+            "cannot use --migrate-uri, --cpu-stat and --cpu-list with the simulated hypervisor: they are for libvirt"
         );
         Ok(SimConfig {
             cpus: sim.cpus,
@@ -232,6 +237,7 @@ mod tests {
         for (bad, why) in [
             (&["--listen", "0.0.0.0:0"][..], "--insecure"),
             (&["--cpu-stat", "/x"], "for libvirt"),
+            (&["--cpu-list", "0-1"], "for libvirt"),
             (&["--hypervisor", "qemu"], "neither sim nor a libvirt URI"),
             (&["--hypervisor", "test:///default", "--domain", "a"], "for the simulated hypervisor"),
         ] {

@@ -8,6 +8,7 @@
 //! | `news` | whether libvirt is heard; the stream of events |
 //! | `sample`, `fields`, `state` | domains as records: by the bulk call, or one by one |
 //! | `host` | the machine's load and memory |
+//! | `cpus` | which of its CPUs are shown |
 //! | `settings` | priority and pin, in libvirt's metadata |
 //! | `migrate` | live migration with progress and cancel |
 //! | `peer` | other hosts' libvirt |
@@ -24,6 +25,7 @@
 //!   other hosts ────────── 16 threads ─── their libvirtd
 //! ```
 
+mod cpus;
 mod drivers;
 mod fault;
 mod fields;
@@ -37,6 +39,8 @@ mod sample;
 mod settings;
 mod state;
 mod watch;
+
+pub use cpus::CpuList;
 
 use crate::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
 use async_trait::async_trait;
@@ -64,6 +68,8 @@ pub struct LibvirtConfig {
     /// A file to read the CPUs' times from in place of libvirt's node statistics: like /proc/stat, or like a cgroup's
     /// cpuacct.usage_percpu (so that several hosts on one machine have loads of their own).
     pub cpu_stat: Option<PathBuf>,
+    /// The CPUs on which domains run, when they are not all; the records count them from 0.
+    pub cpu_list: Option<CpuList>,
     /// How long statistics are waited for.
     pub stats_limit: Duration,
     /// How long a command is waited for.
@@ -79,6 +85,7 @@ impl LibvirtConfig {
             uri: uri.to_owned(),
             migrate_uri: None,
             cpu_stat: None,
+            cpu_list: None,
             stats_limit: Duration::from_secs(3),
             control_limit: Duration::from_secs(5),
             locate_limit: Duration::from_secs(3),
@@ -117,8 +124,8 @@ impl Libvirt {
         let this = Arc::new(Libvirt {
             driver,
             events: Mutex::new(Some(events)),
-            sampler: Arc::new(sample::Sampler::new(driver)),
-            meter: Arc::new(host::Meter::new(config.cpu_stat.clone())),
+            sampler: Arc::new(sample::Sampler::new(driver, config.cpu_list.clone())),
+            meter: Arc::new(host::Meter::new(config.cpu_stat.clone(), config.cpu_list.clone())),
             last: Arc::default(),
             moves: Arc::default(),
             stats: Arc::new(pool("stats", 1)),
@@ -356,7 +363,7 @@ impl Hypervisor for Libvirt {
                     "{address} knows the domain {uuid} by another name, {found:?}"
                 )));
             }
-            sample::Sampler::new(driver).one(&conn, &handle).map_err(|e| plain(&e))
+            sample::Sampler::new(driver, None).one(&conn, &handle).map_err(|e| plain(&e))
         };
         self.peers.call(&what, self.config.locate_limit, "", call).await
     }

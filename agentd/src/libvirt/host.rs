@@ -3,7 +3,10 @@
 //! The load of each CPU comes from the first of these that answers: a file that the user named, libvirt's node statistics, and what
 //! the domains' vCPUs used where they ran (all that Xen's driver leaves).
 
-use super::raw::{self, Fields, num};
+use super::{
+    cpus::CpuList,
+    raw::{self, Fields, num},
+};
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -33,14 +36,18 @@ struct Seen {
 
 /// Reads the machine.
 pub struct Meter {
+    /// Where CPU times come from, when not from libvirt.
     file: Option<PathBuf>,
+    /// The CPUs that are shown; none for all.
+    list: Option<CpuList>,
     seen: Mutex<Seen>,
 }
 
 impl Meter {
-    /// With `file`, CPU times come from there: in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu.
-    pub fn new(file: Option<PathBuf>) -> Self {
-        Meter { file, seen: Mutex::default() }
+    /// With `file`, CPU times come from there: in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu. With `list`, other
+    /// CPUs are left out.
+    pub fn new(file: Option<PathBuf>, list: Option<CpuList>) -> Self {
+        Meter { file, list, seen: Mutex::default() }
     }
 
     /// The load of each CPU since the call before; `domains` are those of the last sample.
@@ -53,10 +60,14 @@ impl Meter {
             None if none => None,
             None => (0..count).map(|cpu| raw::node_cpu(conn, cpu).ok().as_ref().and_then(node)).collect(),
         };
+        let (count, times) = match &self.list {
+            Some(list) => (list.of(0..count as usize).count(), times.map(|t| list.of(t).collect())),
+            None => (count as usize, times),
+        };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(times) = times else {
             seen.none = self.file.is_none();
-            return Ok(guess(count as usize, domains));
+            return Ok(guess(count, domains));
         };
         let near = seen.at.is_some_and(|at| start.duration_since(at) < NEAR);
         if !near || seen.loads.len() != times.len() {

@@ -1,6 +1,7 @@
 //! libvirt's statistics as xvm's [`Domain`] records, with loads from two samples.
 
 use super::{
+    cpus::CpuList,
     drivers::Driver,
     fields::{self, Devices},
     raw::{self, Record, num, text},
@@ -45,6 +46,8 @@ struct Seen {
 /// Reads domains; remembers what a load needs, and what need not be asked each second.
 pub struct Sampler {
     driver: &'static Driver,
+    /// The CPUs that are shown; none for all.
+    list: Option<CpuList>,
     /// Never locked during a call to libvirt: libvirt's callbacks come here.
     seen: Mutex<HashMap<Uuid, Seen>>,
     /// Names that were refused and warned of.
@@ -53,8 +56,8 @@ pub struct Sampler {
 
 impl Sampler {
     /// Nothing is remembered yet.
-    pub fn new(driver: &'static Driver) -> Self {
-        Sampler { driver, seen: Mutex::default(), warned: Mutex::default() }
+    pub fn new(driver: &'static Driver, list: Option<CpuList>) -> Self {
+        Sampler { driver, list, seen: Mutex::default(), warned: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Seen>> {
@@ -168,6 +171,9 @@ impl Sampler {
         (domain.disks, domain.nics) = (disks(&record, last.as_ref()), nics(&record, last.as_ref()));
         let on = domain.state.is_active();
         vcpus(&record, &mut domain, &mut seen, on, loads.then_some(at));
+        if let Some(list) = &self.list {
+            domain.vcpus.iter_mut().for_each(|v| v.cpu = v.cpu.and_then(|cpu| list.place(cpu)));
+        }
         domain.load = Ratio::mean(domain.vcpus.iter().map(|v| v.load));
         seen.last = on.then(|| domain.clone());
         let mut all = self.lock();
