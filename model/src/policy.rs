@@ -21,18 +21,21 @@ pub mod row;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, Guards, Refusal};
+pub use engine::{Engine, Guards, Refusal, Stay, WISHES_MAX, mates};
 pub use habit::Habit;
 
-use crate::{DomainName, Mono, Pin, ServerName};
+use crate::{DomainName, Groups, HypervisorKind, Mono, Pin, ServerName, Watchdog, domain::words};
+use serde::{Deserialize, Serialize};
 
 /// One domain as the agent of its server knows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guest {
     /// Its name.
     pub name: DomainName,
     /// CPUs that it wants now: what it uses and what it waits for.
     pub load: f64,
+    /// How many of its vCPUs are busy now ([`crate::points::BUSY`] or more).
+    pub busy: u16,
     /// What is known of its past; it travels with the domain.
     pub habit: Habit,
     /// Its memory in KiB.
@@ -42,27 +45,35 @@ pub struct Guest {
     /// Where it may run.
     pub pin: Pin,
     /// Groups whose domains stay together.
-    pub with: Vec<Box<str>>,
+    pub with: Groups,
     /// Groups whose domains stay apart.
-    pub apart: Vec<Box<str>>,
+    pub apart: Groups,
     /// It runs and nothing goes on with it.
+    #[serde(skip, default = "yes")]
     pub movable: bool,
     /// When it came here by a move, by this server's clock.
+    #[serde(skip)]
     pub arrived: Option<Mono>,
 }
 
+/// What is wished for may move.
+fn yes() -> bool {
+    true
+}
+
 impl Guest {
-    /// A domain that may move anywhere.
+    /// A domain that may move anywhere. Until its vCPUs have been seen it counts as busy on more of them than any server has.
     pub fn new(name: DomainName, memory: u64) -> Self {
         Guest {
             name,
             load: 0.0,
+            busy: u16::MAX,
             habit: Habit::default(),
             memory,
             priority: 50,
             pin: Pin::default(),
-            with: Vec::new(),
-            apart: Vec::new(),
+            with: Groups::default(),
+            apart: Groups::default(),
             movable: true,
             arrived: None,
         }
@@ -74,6 +85,10 @@ impl Guest {
 pub struct Host {
     /// Its name.
     pub name: ServerName,
+    /// Where other servers' hypervisors reach it for a migration.
+    pub address: Box<str>,
+    /// Which hypervisor it is: a domain moves only between servers of one kind.
+    pub hypervisor: HypervisorKind,
     /// How many CPUs it has.
     pub cpus: f64,
     /// Its memory in KiB.
@@ -91,7 +106,17 @@ pub struct Host {
 impl Host {
     /// A server without domains.
     pub fn new(name: ServerName, cpus: f64, memory: u64) -> Self {
-        Host { name, cpus, memory, accepting: true, shared: true, guests: Vec::new(), reserved: Vec::new() }
+        Host {
+            name,
+            address: "".into(),
+            hypervisor: HypervisorKind::Sim,
+            cpus,
+            memory,
+            accepting: true,
+            shared: true,
+            guests: Vec::new(),
+            reserved: Vec::new(),
+        }
     }
 
     /// What it runs and has reserved.
@@ -121,26 +146,54 @@ impl Host {
 
     /// The sums over its domains and reservations.
     pub fn sums(&self) -> Sums {
-        self.all().fold(Sums::default(), |s, g| Sums {
-            demand: s.demand + g.load,
-            level: s.level + g.habit.level(),
-            variance: s.variance + g.habit.variance(),
-            memory: s.memory.saturating_add(g.memory),
-        })
+        self.all().fold(Sums::default(), |sums, guest| sums.with(guest))
     }
 }
 
 /// Sums over all domains of a server and its reservations: what a decision about one more or one less is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Sums {
     /// CPUs wanted now.
     pub demand: f64,
+    /// vCPUs that are busy now.
+    pub busy: u16,
     /// CPUs wanted usually.
     pub level: f64,
     /// The variance around that, in CPUs².
     pub variance: f64,
     /// Memory in KiB.
     pub memory: u64,
+}
+
+impl Sums {
+    /// Both together.
+    #[must_use]
+    pub fn and(&self, other: &Sums) -> Sums {
+        Sums {
+            demand: self.demand + other.demand,
+            busy: self.busy.saturating_add(other.busy),
+            level: self.level + other.level,
+            variance: self.variance + other.variance,
+            memory: self.memory.saturating_add(other.memory),
+        }
+    }
+
+    /// The same with `guest` on board.
+    #[must_use]
+    pub fn with(&self, guest: &Guest) -> Sums {
+        Sums {
+            demand: self.demand + guest.load,
+            busy: self.busy.saturating_add(guest.busy),
+            level: self.level + guest.habit.level(),
+            variance: self.variance + guest.habit.variance(),
+            memory: self.memory.saturating_add(guest.memory),
+        }
+    }
+
+    /// The share of `cpus` that is wanted now or usually, whichever is greater.
+    pub fn projected(&self, cpus: f64) -> f64 {
+        self.demand.max(self.level) / cpus
+    }
 }
 
 /// What an agent knows of the others from their heartbeats.
@@ -150,20 +203,60 @@ pub struct Peers {
     pub score: f64,
 }
 
+/// The domains of a group that come after the first one: who takes the first must have room for all.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Mates {
+    /// What they want together.
+    pub sums: Sums,
+    /// Where all of them may run.
+    pub pin: Pin,
+    /// From which groups any of them stays apart.
+    pub apart: Groups,
+}
+
 /// A domain that an asker would give away.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
     /// The domain.
     pub guest: Guest,
     /// What the asker gains without it, in the rule's own unit.
     pub relief: f64,
+    /// Those of its group that will follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mates: Option<Box<Mates>>,
+}
+
+words! {
+    /// What help is needed for.
+    Need {
+        /// The rule of the server finds it overloaded.
+        Overload = "overload",
+        /// It is to be emptied.
+        Evacuate = "evacuate",
+        /// A domain is to come back to the server that gave it away.
+        Restore = "restore",
+    }
 }
 
 /// A server asks for help.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Who asks.
     pub asker: ServerName,
+    /// Its hypervisor: others cannot take its domains.
+    pub hypervisor: HypervisorKind,
+    /// What for.
+    pub need: Need,
+    /// Only this server may offer; none when all may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<ServerName>,
+    /// Nothing will move: who would help?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry: bool,
+    /// What it suffers, in one sentence.
+    pub why: Box<str>,
+    /// The word of its rule.
+    pub policy: Box<str>,
     /// The share of its CPUs that is wanted.
     pub load: f64,
     /// The same by its domains' levels.
@@ -177,7 +270,7 @@ pub struct Request {
 }
 
 /// What a helper thinks of a wish.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Worth {
     /// The gain for both servers together; the greatest wish is offered for.
     pub gain: f64,
@@ -186,13 +279,15 @@ pub struct Worth {
 }
 
 /// A helper offers to take a domain, and has room reserved for it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     /// Who offers.
     pub helper: ServerName,
+    /// Where its hypervisor is reached for the migration.
+    pub address: Box<str>,
     /// Which of the wishes, counted from 0.
     pub wish: usize,
-    /// The share of its CPUs that is wanted with the domain on board.
+    /// The share of its CPUs that is wanted with the domain (and those that follow it) on board.
     pub projected: f64,
     /// What it is worth.
     pub worth: Worth,
@@ -220,8 +315,11 @@ pub trait Policy: std::fmt::Debug + Send {
     /// What taking the wish with number `index` is worth for both servers, or nothing when it does not pay.
     fn worth(&self, host: &Host, sums: &Sums, request: &Request, index: usize) -> Option<Worth>;
 
-    /// The share of a helper's CPUs that may be wanted with the domain on board.
-    fn limit(&self) -> f64;
+    /// Whether `host`, which has `sums` on board, has room for `guest` too: it would not be overloaded in the rule's sense.
+    fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool;
+
+    /// The agent's own overload counter: its settings, and its points after the second that has just ended. Only `points` uses it.
+    fn counted(&mut self, _watchdog: Watchdog, _points: u16) {}
 
     /// A domain has left by a move.
     fn gave(&mut self, _now: Mono) {}

@@ -23,7 +23,7 @@ struct Agent {
 }
 
 struct Carry {
-    round: Round,
+    round: RoundId,
     from: usize,
     to: usize,
     domain: DomainName,
@@ -35,7 +35,7 @@ struct World {
     agents: Vec<Agent>,
     wire: Vec<(u64, usize, ServerName, Say)>,
     carries: Vec<Carry>,
-    moved_in_round: HashMap<Round, u32>,
+    moved_in_round: HashMap<RoundId, u32>,
     chance: Chance,
     /// In percent: how often a message is lost, and doubled.
     loss: u64,
@@ -46,6 +46,10 @@ struct World {
 }
 
 const LIMIT: f64 = 0.8;
+
+fn now(ms: u64) -> Now {
+    Now { mono: Mono(ms), wall: crate::Wall(ms) }
+}
 
 /// `hot` servers with six busy domains on four CPUs, `cool` ones with one domain each.
 fn world(hot: usize, cool: usize, seed: u64, loss: u64, double: u64) -> World {
@@ -60,7 +64,7 @@ fn world(hot: usize, cool: usize, seed: u64, loss: u64, double: u64) -> World {
         }
         let mut engine = Engine::new(policy::by_name("points", 1.0).expect("rule"));
         (0..5).for_each(|_| engine.sample(&host, &policy::Peers::default(), Mono(0)));
-        let talk = Negotiation::new(host.name.clone(), 1, Mono(0));
+        let talk = Negotiation::new(host.name.clone(), 1, Mono(0), true);
         agents.push(Agent { host, engine, talk, boot: 1 });
     }
     World {
@@ -80,12 +84,12 @@ impl World {
     fn step(&mut self, a: usize, input: Input) {
         let chance = self.chance.below(5);
         let agent = &mut self.agents[a];
-        let effects = agent.talk.step(input, &agent.engine, &agent.host, Mono(self.now), chance);
+        let effects = agent.talk.step(input, &agent.engine, &agent.host, now(self.now), chance);
         for effect in effects {
             match effect {
                 Effect::Say(say) => self.publish(a, &say),
-                Effect::Move { round, domain, to } => self.begin(a, round, domain, &to),
-                Effect::Ended { .. } => {}
+                Effect::Move { round, domain, to, .. } => self.begin(a, round, domain, &to),
+                Effect::Ended { .. } | Effect::Record(_) => {}
             }
         }
         self.check();
@@ -108,7 +112,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, from: usize, round: Round, domain: DomainName, to: &ServerName) {
+    fn begin(&mut self, from: usize, round: RoundId, domain: DomainName, to: &ServerName) {
         *self.moved_in_round.entry(round.clone()).or_default() += 1;
         let to = self.agents.iter().position(|a| a.host.name == *to).expect("a known server");
         let mut guest =
@@ -127,7 +131,13 @@ impl World {
         for guest in self.agents[c.to].host.guests.iter_mut().filter(|g| g.name == c.domain) {
             (guest.movable, guest.arrived) = (true, Some(Mono(self.now)));
         }
-        self.step(c.from, Input::Moved { round: c.round, moved: c.ok });
+        self.step(
+            c.from,
+            Input::Moved {
+                round: c.round,
+                result: if c.ok { Ok("it moved".into()) } else { Err("no".into()) },
+            },
+        );
     }
 
     /// Ten milliseconds.
@@ -162,7 +172,7 @@ impl World {
     fn crash(&mut self, a: usize) {
         let agent = &mut self.agents[a];
         agent.boot += 1;
-        agent.talk = Negotiation::new(agent.host.name.clone(), agent.boot, Mono(self.now));
+        agent.talk = Negotiation::new(agent.host.name.clone(), agent.boot, Mono(self.now), true);
     }
 
     /// What must be true at every moment.
@@ -217,7 +227,7 @@ fn a_late_accept_of_expired_room_is_declined() {
     let mut w = world(1, 1, 1, 0, 0);
     let request = Box::new(w.agents[0].engine.ask(&w.agents[0].host, Mono(w.now)).expect("hot"));
     let (asker, helper) = (w.agents[0].host.name.clone(), w.agents[1].host.name.clone());
-    let round: Round = "s0.1.1".into();
+    let round: RoundId = "s0.1.1".into();
     w.step(1, Input::Heard { from: asker.clone(), say: Say::RequestHelp { round: round.clone(), request } });
     w.now += 200;
     w.step(1, Input::Tick);
@@ -226,8 +236,9 @@ fn a_late_accept_of_expired_room_is_declined() {
     let agent = &mut w.agents[1];
     let say = Say::AcceptHelp { round: round.clone(), helper: helper.clone(), number: 0 };
     let effects =
-        agent.talk.step(Input::Heard { from: asker, say }, &agent.engine, &agent.host, Mono(w.now), 0);
-    assert_eq!(effects, [Effect::Say(Say::Decline { round, helper })]);
+        agent.talk.step(Input::Heard { from: asker, say }, &agent.engine, &agent.host, now(w.now), 0);
+    let why = Some("the room is not reserved any more".into());
+    assert_eq!(effects, [Effect::Say(Say::Decline { round, helper, why })]);
     assert_eq!(agent.talk.reserved().count(), 0);
 }
 

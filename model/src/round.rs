@@ -1,0 +1,265 @@
+//! One round of help as it is written down and shown in `help/ROUND/`: what was asked, who offered, who was taken and why, what moved
+//! and what it brought.
+//!
+//! Only its asker writes it; everybody else gets copies. It is bounded, whatever the others say.
+
+use crate::{DomainName, ServerName, Wall, domain::words, event::word, policy::Need};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+
+/// A round's id: `SERVER.BOOT.NUMBER`, never used twice.
+pub type RoundId = Box<str>;
+
+/// The most offers that are written down.
+pub const BIDS_MAX: usize = 16;
+/// The most refusals that are written down.
+pub const REFUSALS_MAX: usize = 8;
+
+words! {
+    /// How a round ended.
+    End {
+        /// The domain moved.
+        Moved = "moved",
+        /// The move failed; the domain is where it was.
+        Failed = "failed",
+        /// Nobody offered in time.
+        NoOffer = "no-offer",
+        /// The helper took its offer back, or fell silent.
+        NotHeld = "not-held",
+        /// Nothing was to move; it is known who would have helped.
+        Dry = "dry",
+        /// It was ended before a move began.
+        Cancelled = "cancelled",
+        /// Its asker stopped before it ended.
+        Lost = "lost",
+    }
+}
+
+/// A domain that was wished away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wished {
+    /// Which.
+    pub domain: DomainName,
+    /// CPUs that it wanted.
+    pub load: f64,
+    /// Its memory in KiB.
+    pub memory: u64,
+    /// What the asker would gain, in the rule's own unit.
+    pub relief: f64,
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It was the first.
+    Accepted,
+    /// It was not taken.
+    Declined {
+        /// Why.
+        why: Box<str>,
+    },
+}
+
+/// One offer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bid {
+    /// Who offered.
+    pub helper: ServerName,
+    /// For which domain.
+    pub domain: DomainName,
+    /// The share of the helper's CPUs that would be wanted with it on board.
+    pub projected: f64,
+    /// What the move would be worth, in the rule's own unit.
+    pub gain: f64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// One server that could not help.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Who.
+    pub helper: ServerName,
+    /// Why.
+    pub why: Box<str>,
+}
+
+/// The offer that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Whose.
+    pub helper: ServerName,
+    /// For which domain.
+    pub domain: DomainName,
+    /// When, by the asker's clock.
+    pub at: Wall,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// When, by the asker's clock.
+    pub at: Wall,
+    /// In one word.
+    pub end: End,
+    /// In one sentence.
+    pub sentence: Box<str>,
+}
+
+/// What a move brought its asker.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Brought {
+    /// The share of its CPUs that was used before.
+    pub before: f64,
+    /// The share that is used some 10 s after.
+    pub after: f64,
+    /// Its overload counter before.
+    pub points_before: u16,
+    /// Its overload counter after.
+    pub points_after: u16,
+}
+
+/// One round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Which.
+    pub id: RoundId,
+    /// Who asked.
+    pub asker: ServerName,
+    /// What for.
+    pub need: Need,
+    /// By which rule.
+    pub policy: Box<str>,
+    /// Whether nothing was to move.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry: bool,
+    /// When, by the asker's clock.
+    pub at: Wall,
+    /// The share of the asker's CPUs that was wanted.
+    pub load: f64,
+    /// What it suffered, in one sentence.
+    pub why: Box<str>,
+    /// The domains that might go, the best first.
+    pub wishes: Vec<Wished>,
+    /// Who offered, in the order of hearing; at most [`BIDS_MAX`].
+    #[serde(default)]
+    pub offers: Vec<Bid>,
+    /// Who could not help; at most [`REFUSALS_MAX`].
+    #[serde(default)]
+    pub refusals: Vec<Refused>,
+    /// Whose offer was taken; in a dry run, would have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+    /// How it ended; none while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Ending>,
+    /// What it brought, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Brought>,
+}
+
+impl Round {
+    /// Writes a refusal down; false when there is no room for it or it was known.
+    pub(crate) fn refuse(&mut self, helper: &ServerName, why: &str) -> bool {
+        let new = self.refusals.len() < REFUSALS_MAX && self.refusals.iter().all(|r| r.helper != *helper);
+        if new {
+            self.refusals.push(Refused { helper: helper.clone(), why: why.into() });
+        }
+        new
+    }
+
+    /// Writes an offer down; false when there is no room for it or it was known.
+    pub(crate) fn bid(&mut self, bid: Bid) -> bool {
+        let new = self.offers.len() < BIDS_MAX && self.offers.iter().all(|b| b.helper != bid.helper);
+        if new {
+            self.offers.push(bid);
+        }
+        new
+    }
+
+    /// The file `request`: a line a value, then a line a wish.
+    pub fn request(&self) -> String {
+        let mut out = format!(
+            "asker {}\nneed {}\npolicy {}\nat {}\nload {:.2}\nwhy {}\n",
+            self.asker,
+            self.need,
+            self.policy,
+            self.at.rfc3339(),
+            self.load,
+            self.why
+        );
+        if self.dry {
+            out.push_str("dry yes\n");
+        }
+        for w in &self.wishes {
+            put(
+                &mut out,
+                format_args!("wish {} {:.2} {} {:.2}\n", word(w.domain.as_str()), w.load, w.memory, w.relief),
+            );
+        }
+        out
+    }
+
+    /// The file `offers`: a line an offer, then a line a refusal.
+    pub fn offers(&self) -> String {
+        let mut out = String::new();
+        for b in &self.offers {
+            let domain = word(b.domain.as_str());
+            put(&mut out, format_args!("{} {domain} {:.2} {:.2} ", b.helper, b.projected, b.gain));
+            match &b.verdict {
+                Verdict::Accepted => out.push_str("accepted\n"),
+                Verdict::Declined { why } => put(&mut out, format_args!("declined: {why}\n")),
+            }
+        }
+        for r in &self.refusals {
+            put(&mut out, format_args!("{} refused: {}\n", r.helper, r.why));
+        }
+        out
+    }
+
+    /// The file `accept`: a line a value; empty while nobody was taken.
+    pub fn accept(&self) -> String {
+        self.accepted.as_ref().map_or_else(String::new, |a| {
+            format!("helper {}\ndomain {}\nat {}\n", a.helper, word(a.domain.as_str()), a.at.rfc3339())
+        })
+    }
+
+    /// The file `outcome`: the whole story, a sentence a line, the end last but for what it brought.
+    pub fn outcome(&self) -> String {
+        let mut out = format!("{} asked for help: {}\n", self.asker, self.why);
+        for b in &self.offers {
+            let (helper, domain, projected) = (&b.helper, &b.domain, b.projected);
+            put(
+                &mut out,
+                format_args!("{helper} offered to take {domain}: its load would be {projected:.2}; "),
+            );
+            match &b.verdict {
+                Verdict::Accepted => out.push_str("accepted\n"),
+                Verdict::Declined { why } => put(&mut out, format_args!("declined: {why}\n")),
+            }
+        }
+        for r in &self.refusals {
+            put(&mut out, format_args!("{} could not help: {}\n", r.helper, r.why));
+        }
+        match &self.outcome {
+            Some(o) => put(&mut out, format_args!("{}: {}\n", o.end, o.sentence)),
+            None => out.push_str("the round runs\n"),
+        }
+        if let Some(e) = &self.effect {
+            let (before, after) = (e.before, e.after);
+            put(
+                &mut out,
+                format_args!(
+                    "{}'s load was {before:.2} with {} points, and is {after:.2} with {} points\n",
+                    self.asker, e.points_before, e.points_after
+                ),
+            );
+        }
+        out
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes all");
+}
