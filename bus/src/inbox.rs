@@ -138,12 +138,18 @@ impl Inbox {
             ));
         }
         let own_name = match (&topic, &envelope.from) {
-            (Topic::Heartbeat(name) | Topic::Domain(name), from) => *from == Sender::Agent(name.clone()),
+            (
+                Topic::Heartbeat(name) | Topic::Domain(name) | Topic::Watchdog(name) | Topic::Rounds(name),
+                from,
+            ) => *from == Sender::Agent(name.clone()),
             (Topic::Forwarder(name), from) => *from == Sender::Forwarder(name.clone()),
             (Topic::Control(_) | Topic::Reply(_) | Topic::RollCall, _) => true,
         };
         if !own_name {
             return Err(format!("{} may not speak under {text}", envelope.from));
+        }
+        if let Body::Watchdog(say) = &envelope.body {
+            say.check().map_err(|why| format!("{text} is not believed: {why}"))?;
         }
         if envelope.from == self.own.0 && envelope.boot == self.own.1 {
             return Ok(None);

@@ -134,6 +134,9 @@ pub struct Job {
     pub to: Option<ServerName>,
     /// When it began.
     pub since: Wall,
+    /// What it waits for, when that is worth a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Box<str>>,
 }
 
 /// How a job ended; `wait` prints it.

@@ -13,7 +13,9 @@
 //! | [`view`] | the cluster as one process knows it, and the events of its changes |
 //! | [`receipts`], [`outbox`] | commands at most once: the receiver's and the sender's memory |
 //! | [`points`], [`placement`] | the overload counter; the best server for a domain |
+//! | [`wanted`] | what domains want of the CPUs, not only what they get |
 //! | [`negotiation`] | how servers agree on a move: both sides of a round |
+//! | [`round`] | what is written down of a round, and its files |
 //! | [`policy`] | who needs help, what goes, who takes it: rules as values |
 //! | [`history`] | a day of load in 288 bytes |
 
@@ -33,10 +35,12 @@ pub mod points;
 pub mod policy;
 pub mod ratio;
 pub mod receipts;
+pub mod round;
 pub mod server;
 pub mod stamp;
 pub mod topic;
 pub mod view;
+pub mod wanted;
 
 pub use clock::{Mono, Now, Wall};
 pub use command::{ClusterCommand, DomainCommand, DomainWord, ServerCommand};

@@ -100,7 +100,7 @@ mod tests {
     use crate::Wall;
 
     fn job(kind: JobKind, phase: &str) -> Job {
-        Job { id: "x".into(), kind, phase: phase.into(), percent: 10, to: None, since: Wall(0) }
+        Job { id: "x".into(), kind, phase: phase.into(), percent: 10, to: None, since: Wall(0), note: None }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What is said on the bus: an envelope, and a body tagged by `type`. Which body goes under which topic is one table, see
 //! [`crate::topic`].
 
+use crate::negotiation::Say;
+use crate::round::Round;
 use crate::{
     Boot, ClientName, Domain, DomainCommand, DomainName, Failure, Heartbeat, ServerCommand, ServerName,
     Stamp, Wall,
@@ -54,7 +56,7 @@ impl std::fmt::Display for Sender {
 }
 
 /// A message without its topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
     /// [`VERSION`].
     pub v: u32,
@@ -78,7 +80,7 @@ impl Envelope {
 }
 
 /// What can be said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Body {
     /// A server's whole state.
@@ -89,6 +91,10 @@ pub enum Body {
     Command(Box<Command>),
     /// The answer to an order.
     Reply(Box<Reply>),
+    /// What servers say to each other in a round of help.
+    Watchdog(Box<Say>),
+    /// The rounds of help of a server.
+    Rounds(Box<Rounds>),
     /// Who just joined asks every daemon to say what it knows.
     RollCall,
     /// A forwarder says that it lives and what it has done.
@@ -103,6 +109,8 @@ impl Body {
             Body::Domain(_) => "domain",
             Body::Command(_) => "command",
             Body::Reply(_) => "reply",
+            Body::Watchdog(_) => "watchdog",
+            Body::Rounds(_) => "rounds",
             Body::RollCall => "roll-call",
             Body::Forwarder(_) => "forwarder",
         }
@@ -221,6 +229,13 @@ pub enum News {
         /// Its state after the command.
         heartbeat: Box<Heartbeat>,
     },
+}
+
+/// The rounds of help that a server's agent keeps. Like a heartbeat it tells all: what it does not name is forgotten.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rounds {
+    /// At most [`crate::round::KEPT`], the latest last.
+    pub rounds: Vec<Round>,
 }
 
 /// What a forwarder has done since its start.

@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 /// A round's id: `SERVER.BOOT.NUMBER`, never used twice.
 pub type RoundId = Box<str>;
 
+/// How many rounds an agent keeps.
+pub const KEPT: usize = 16;
 /// The most offers that are written down.
 pub const BIDS_MAX: usize = 16;
 /// The most refusals that are written down.

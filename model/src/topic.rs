@@ -48,6 +48,20 @@ pub const TOPICS: &[TopicRow] = &[
         about: "the answer to an order: working, accepted as a job, done, or failed with code and sentence.",
     },
     TopicRow {
+        pattern: "watchdog.SERVER",
+        from: "agentd",
+        to: "agentd",
+        body: "watchdog",
+        about: "what a server says in a round of help: request-help, offer-help, accept-help, decline, done; that it wants domains back (recall); what it knows of the cluster's balance (balance).",
+    },
+    TopicRow {
+        pattern: "rounds.SERVER",
+        from: "agentd",
+        to: "xvmfs",
+        body: "rounds",
+        about: "all rounds of help of a server that its agent keeps, the latest last: at each change, at a roll-call, and every minute while there are any.",
+    },
+    TopicRow {
         pattern: "roll-call",
         from: "xvmfs, agentd",
         to: "all",
@@ -74,6 +88,10 @@ pub enum Topic {
     Control(ServerName),
     /// `reply.CLIENT`
     Reply(ClientName),
+    /// `watchdog.SERVER`
+    Watchdog(ServerName),
+    /// `rounds.SERVER`
+    Rounds(ServerName),
     /// `roll-call`
     RollCall,
     /// `forwarder.NAME`
@@ -93,6 +111,8 @@ impl Topic {
             "heartbeat" => server().map(Topic::Heartbeat),
             "domain" => server().map(Topic::Domain),
             "control" => server().map(Topic::Control),
+            "watchdog" => server().map(Topic::Watchdog),
+            "rounds" => server().map(Topic::Rounds),
             "forwarder" => server().map(Topic::Forwarder),
             "reply" => ClientName::parse(name).map(Topic::Reply).map_err(|e| e.to_string()),
             _ => Err(format!("topic {text:?} is not in the table")),
@@ -106,6 +126,8 @@ impl Topic {
             Topic::Domain(_) => "domain",
             Topic::Control(_) => "command",
             Topic::Reply(_) => "reply",
+            Topic::Watchdog(_) => "watchdog",
+            Topic::Rounds(_) => "rounds",
             Topic::RollCall => "roll-call",
             Topic::Forwarder(_) => "forwarder",
         }
@@ -119,6 +141,8 @@ impl fmt::Display for Topic {
             Topic::Domain(n) => write!(f, "domain.{n}"),
             Topic::Control(n) => write!(f, "control.{n}"),
             Topic::Reply(n) => write!(f, "reply.{n}"),
+            Topic::Watchdog(n) => write!(f, "watchdog.{n}"),
+            Topic::Rounds(n) => write!(f, "rounds.{n}"),
             Topic::RollCall => f.write_str("roll-call"),
             Topic::Forwarder(n) => write!(f, "forwarder.{n}"),
         }

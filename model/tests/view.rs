@@ -112,6 +112,7 @@ fn a_migration_is_no_conflict_and_leaves_no_gap() {
         percent: 9,
         to: Some(server(1)),
         since: Wall(0),
+        note: None,
     };
     let moving = Domain { job: Some(Box::new(job)), ..domain(1, DomainState::Running) };
     view.apply(heartbeat(0, 1, vec![moving]), at(0));
@@ -168,6 +169,7 @@ fn a_job_that_nobody_ended_is_told_as_lost() {
         percent: 9,
         to: Some(server(1)),
         since: Wall(since),
+        note: None,
     };
     let domain =
         |job: Option<Job>, last| Domain { job: job.map(Box::new), last, ..domain(1, DomainState::Running) };

@@ -23,7 +23,9 @@ impl View {
                 Some(News::Server { heartbeat }) => self.heartbeat(server, stamp, at, *heartbeat, now),
                 None => Vec::new(),
             },
-            Body::Command(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
+            Body::Command(_) | Body::RollCall | Body::Forwarder(_) | Body::Watchdog(_) | Body::Rounds(_) => {
+                Vec::new()
+            }
         }
     }
 
