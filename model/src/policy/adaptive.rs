@@ -93,7 +93,7 @@ impl Policy for Adaptive {
         pays.then(|| Worth { gain, delay_ms: 100.0 * (1.0 - gain / request.pain).clamp(0.0, 1.0) })
     }
 
-    fn limit(&self) -> f64 {
-        LOW
+    fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
+        sums.with(guest).projected(host.cpus) < LOW
     }
 }

@@ -1,13 +1,23 @@
 //! `points`: the rule of 2007. A unit in which the server is at 80 % or more and a CPU serves more than one busy domain gives a
 //! point, another takes one; at 5 the server asks. The domain that pushed it over goes: the one whose load rose most since the
-//! counter left 0. The least loaded helper that stays below 80 % answers first.
+//! counter left 0. The least loaded helper answers first: one that stays below 80 %, or that has a CPU of its own for each busy vCPU,
+//! for only shared CPUs are an overload.
 //!
-//! An agent that has the load of each CPU counts with [`crate::points::Points`], second by second; this is the same rule for
-//! samples of a whole server, which is all that recorded loads have.
+//! ```text
+//!   agent        Policy::counted   its own counter, from the load of each CPU, second by second ([`crate::points::Points`])
+//!   recordings   Policy::sample    the same rule by samples of a whole server, which is all that recorded loads have
+//!   a domain left                  the overload must be seen anew before the next is asked for
+//! ```
 
 use super::{Guest, Host, Peers, Policy, Request, Sums, Worth};
-use crate::{DomainName, Mono, Watchdog};
+use crate::{DomainName, Mono, Watchdog, points::POINTS_MAX};
 use std::collections::HashMap;
+
+/// What idle vCPUs may want beside the busy ones, as a share of a server's CPUs: some percent of each CPU is never quiet, and no load
+/// is measured exactly.
+pub const IDLE: f64 = 0.05;
+/// How many units an agent's counter must rise before a server asks again after a move: the first may still have seen the domain.
+const SETTLE: u16 = 2;
 
 /// The counter with its settings.
 #[derive(Debug, Default)]
@@ -16,8 +26,26 @@ pub struct Counter {
     pub watchdog: Watchdog,
     /// The points.
     points: u16,
+    /// Whether they come from the agent's counter.
+    driven: bool,
+    /// Hot units since the last cool one, and since the last move.
+    hot: u16,
+    /// Whether a domain has left since the counter was last at 0.
+    gave: bool,
     /// The domains' loads in the sample before the counter left 0.
     before: HashMap<DomainName, f64>,
+}
+
+impl Counter {
+    /// The points now.
+    pub fn points(&self) -> u16 {
+        self.points
+    }
+
+    fn count(&mut self, points: u16, hot: bool) {
+        (self.points, self.hot) = (points.min(POINTS_MAX), if hot { self.hot.saturating_add(1) } else { 0 });
+        self.gave &= self.points > 0;
+    }
 }
 
 impl Policy for Counter {
@@ -25,12 +53,19 @@ impl Policy for Counter {
         "points"
     }
 
+    fn counted(&mut self, watchdog: Watchdog, points: u16) {
+        (self.watchdog, self.driven) = (watchdog, true);
+        // an unchanged counter is in the middle of a unit, or at one of its ends
+        if points != self.points || points == 0 || points >= POINTS_MAX {
+            self.count(points, points > self.points || points >= POINTS_MAX);
+        }
+    }
+
     fn sample(&mut self, host: &Host, _: &Peers, _: Mono) {
-        let hot = host.shared && host.load() >= self.watchdog.threshold.get();
-        if hot {
-            self.points = self.points.saturating_add(1).min(crate::points::POINTS_MAX);
-        } else {
-            self.points = self.points.saturating_sub(1);
+        if !self.driven {
+            let hot = host.shared && host.load() >= self.watchdog.threshold.get();
+            let points = if hot { self.points.saturating_add(1) } else { self.points.saturating_sub(1) };
+            self.count(points, hot);
         }
         if self.points == 0 {
             self.before = host.guests.iter().map(|g| (g.name.clone(), g.load)).collect();
@@ -38,7 +73,8 @@ impl Policy for Counter {
     }
 
     fn pain(&self, host: &Host, _: Mono) -> Option<f64> {
-        (self.points >= self.watchdog.limit).then(|| host.load())
+        let settle = if self.driven && self.gave { SETTLE } else { 1 };
+        (self.points >= self.watchdog.limit && self.hot >= settle).then(|| host.load())
     }
 
     fn relief(&self, _: &Host, _: &Sums, guest: &Guest, _: f64) -> Option<f64> {
@@ -54,7 +90,14 @@ impl Policy for Counter {
         Some(Worth { gain: request.load - projected, delay_ms: 100.0 * projected })
     }
 
-    fn limit(&self) -> f64 {
-        self.watchdog.threshold.get()
+    fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
+        let with = sums.with(guest);
+        let projected = with.projected(host.cpus);
+        projected < self.watchdog.threshold.get()
+            || (f64::from(with.busy) <= host.cpus && projected <= 1.0 + IDLE)
+    }
+
+    fn gave(&mut self, _: Mono) {
+        (self.hot, self.gave) = (0, true);
     }
 }

@@ -61,7 +61,7 @@ impl Policy for ThreeOfFive {
         Some(Worth { gain: -(index as f64), delay_ms: 200.0 * index as f64 + 100.0 * projected })
     }
 
-    fn limit(&self) -> f64 {
-        THRESHOLD
+    fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
+        sums.with(guest).projected(host.cpus) < THRESHOLD
     }
 }

@@ -68,8 +68,8 @@ impl Policy for ThreeInARow {
         (gain > MARGIN * all).then(|| Worth { gain, delay_ms: 100.0 * (1.0 - gain / all) })
     }
 
-    fn limit(&self) -> f64 {
-        1.0
+    fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
+        sums.with(guest).projected(host.cpus) < 1.0
     }
 
     fn gave(&mut self, _: Mono) {
