@@ -16,11 +16,13 @@
 //! |---|---|
 //! | [`step`] | inputs and effects |
 //! | [`agent`] | the pure state |
+//! | [`kept`] | what is kept of help from life to life |
 //! | [`records`] | what the hypervisor said, newest first |
 //! | [`calls`] | the calls to the hypervisor |
 
 pub mod agent;
 pub mod calls;
+pub mod kept;
 pub mod records;
 pub mod step;
 
@@ -34,9 +36,9 @@ use tokio::sync::mpsc;
 use xvm_bus::{Incoming, Publisher, Receiver};
 use xvm_model::{Body, Receipts, Sender, ServerName, Topic};
 
-/// The topics that the agent of a server hears.
-pub fn subscriptions(name: &ServerName) -> Vec<Topic> {
-    vec![Topic::Control(name.clone()), Topic::RollCall]
+/// The topics that the agent of a server hears: whole ones, and `watchdog.` of all.
+pub fn subscriptions(name: &ServerName) -> Vec<String> {
+    vec![Topic::Control(name.clone()).to_string(), Topic::RollCall.to_string(), "watchdog.".to_owned()]
 }
 
 /// Why a driver ended by itself.
@@ -74,7 +76,8 @@ pub async fn run(
         hypervisor: hypervisor.kind(),
         address: hypervisor.address().into(),
     };
-    let mut agent = Agent::new(me, state.settings()?, Receipts::new(publisher.boot()), clock.now());
+    let kept = state.kept()?;
+    let mut agent = Agent::new(me, state.settings()?, kept, Receipts::new(publisher.boot()), clock.now());
     let mut events = hypervisor.events();
     let (mut calls, mut ends) = Calls::new(hypervisor);
     let control = Topic::Control(name);
@@ -89,6 +92,12 @@ pub async fn run(
                     Effect::Save(settings) => {
                         let saved = state.save(&settings).map_err(|e| e.to_string());
                         inputs.push_back(Input::Saved(saved));
+                    }
+                    Effect::Keep(kept) => {
+                        // it goes on from memory; the next life knows less
+                        if let Err(error) = state.keep(&kept) {
+                            tracing::error!(%error, "rounds of help are not kept");
+                        }
                     }
                     call => calls.begin(call),
                 }
@@ -110,6 +119,11 @@ pub async fn run(
                 Some(Incoming::Message { topic, envelope }) => match envelope.body {
                     Body::Command(command) if topic == control => inputs.push_back(Input::Command(command)),
                     Body::RollCall => inputs.push_back(Input::RollCall),
+                    Body::Watchdog(say) => {
+                        if let Sender::Agent(from) = envelope.from {
+                            inputs.push_back(Input::Watchdog { from, say });
+                        }
+                    }
                     _ => {}
                 },
             },

@@ -45,7 +45,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         forwarders: config.forwarder.clone(),
         sender: Sender::Agent(name.clone()),
         boot,
-        subscriptions: driver::subscriptions(&name).iter().map(ToString::to_string).collect(),
+        subscriptions: driver::subscriptions(&name),
         clock,
     })?;
     tracing::info!(%name, hypervisor = %hypervisor.kind(), address = hypervisor.address(), "agent runs");

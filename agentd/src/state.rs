@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `lock` | held while the agent lives: one directory, one agent |
 //! | `settings.toml` | what users set of the server; written whole, never half |
+//! | `help.json` | rounds of help, who was given away, the server's own job; written whole, never half |
 //! | `boot` | the number of the last life: the next is greater, also when the clock was set back |
 
+use crate::driver::kept::Kept;
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{ErrorKind, Write},
@@ -85,6 +87,27 @@ impl State {
         let text = toml::to_string(settings)
             .map_err(|e| StateError::Io("write", path, std::io::Error::new(ErrorKind::InvalidData, e)))?;
         write(&self.dir, "settings.toml", &text)
+    }
+}
+
+impl State {
+    /// What is kept of help; none in the first life.
+    pub fn kept(&self) -> Result<Option<Kept>, StateError> {
+        let path = self.dir.join("help.json");
+        let Some(text) = read(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|e| StateError::Damaged(path, e.to_string()))
+    }
+
+    /// Keeps it: after a crash there is the old or the new, never a part.
+    pub fn keep(&self, kept: &Kept) -> Result<(), StateError> {
+        let text = serde_json::to_string(kept).map_err(|e| {
+            StateError::Io(
+                "write",
+                self.dir.join("help.json"),
+                std::io::Error::new(ErrorKind::InvalidData, e),
+            )
+        })?;
+        write(&self.dir, "help.json", &text)
     }
 }
 

@@ -21,11 +21,13 @@
 //! | `migration` | where a domain is after its migration: both hypervisors are asked |
 //! | `beat` | samples, heartbeats, whether the hypervisor is heard |
 //! | `settings` | what users set of the server |
+//! | `help` | rounds of help, evacuate and restore |
 //! | `departed` | domains that left, told for a minute |
 
 mod beat;
 mod commands;
 mod departed;
+mod help;
 mod jobs;
 mod migration;
 mod settings;
@@ -35,6 +37,7 @@ mod tests;
 
 pub(crate) use settings::check as check_settings;
 
+use super::kept::Kept;
 use super::records::Records;
 use super::step::{Effect, Id, Input, Op};
 use crate::hypervisor::{Host, HvEvent, HvResult};
@@ -91,6 +94,8 @@ pub struct Agent {
     saving: VecDeque<settings::Saving>,
     /// The overload counter.
     points: Points,
+    /// Rounds of help.
+    help: help::Help,
     /// The machine as it was heard last.
     host: Host,
     /// Whether the hypervisor is heard, samples and heartbeats.
@@ -114,9 +119,18 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that knows nothing yet; its first effects come with its first step.
-    pub fn new(me: Identity, settings: ServerSettings, receipts: Receipts, now: Now) -> Self {
+    /// An agent that knows nothing yet but what its last life left, if there was one; its first effects come with its first step.
+    pub fn new(
+        me: Identity,
+        settings: ServerSettings,
+        kept: Option<Kept>,
+        receipts: Receipts,
+        now: Now,
+    ) -> Self {
+        let first = kept.is_none();
+        let help = help::Help::new(&me.name, me.boot.0, &settings, kept.unwrap_or_default(), first, now);
         Agent {
+            help,
             me,
             settings,
             saving: VecDeque::new(),
@@ -130,7 +144,8 @@ impl Agent {
             receipts,
             ids: 0,
             now,
-            out: Vec::new(),
+            // the next life must know that this one was there, for it may promise room
+            out: if first { vec![Effect::Keep(Box::default())] } else { Vec::new() },
         }
     }
 
@@ -140,8 +155,13 @@ impl Agent {
         match input {
             Input::Command(command) => self.command(*command),
             Input::RollCall => self.roll_call(),
-            Input::Link(true) => self.beat_now(),
-            Input::Link(false) => {}
+            Input::Link(up) => {
+                if up {
+                    self.beat_now();
+                }
+                self.help_link(up);
+            }
+            Input::Watchdog { from, say } => self.help_heard(from, *say),
             Input::News(HvEvent::Changed(name)) => self.ask(&name),
             Input::News(HvEvent::Up) => self.hypervisor_up(),
             Input::News(HvEvent::Down(why)) => self.hypervisor_down(&why),
@@ -156,6 +176,7 @@ impl Agent {
         self.beat_timers();
         self.short_timers();
         self.job_timers();
+        self.help_timers();
         self.departed.expire(now.mono);
         std::mem::take(&mut self.out)
     }
@@ -166,7 +187,7 @@ impl Agent {
             let short = w.short.as_ref().and_then(shorts::Short::wake);
             short.into_iter().chain(w.job.as_ref().and_then(jobs::Running::wake))
         });
-        works.chain(self.departed.wake()).fold(self.beat.wake(), Mono::min)
+        works.chain(self.departed.wake()).fold(self.beat.wake().min(self.help.wake()), Mono::min)
     }
 
     /// The numbers of queries and operations that start from now on are greater than this.

@@ -34,7 +34,7 @@ impl Calls {
         let (hv, ends) = (self.hypervisor.clone(), self.ends.clone());
         self.tasks.spawn(async move {
             let end = match effect {
-                Effect::Publish(..) | Effect::Save(_) => return,
+                Effect::Publish(..) | Effect::Save(_) | Effect::Keep(_) => return,
                 Effect::Sample { query } => {
                     let (host, domains) = tokio::join!(hv.host(), hv.domains());
                     Input::Sampled { query, host, domains }

@@ -11,9 +11,13 @@
 //!
 //! Queries are numbered as they start: an answer that was asked for earlier never overwrites one that was asked for later.
 
+use super::kept::Kept;
 use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress};
 use uuid::Uuid;
-use xvm_model::{Body, Command, Domain, DomainName, DomainSettings, Ratio, ServerSettings, Topic};
+use xvm_model::negotiation::Say;
+use xvm_model::{
+    Body, Command, Domain, DomainName, DomainSettings, Ratio, ServerName, ServerSettings, Topic,
+};
 
 /// The number of a query or an operation; greater means started later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -59,6 +63,13 @@ pub enum Input {
     Command(Box<Command>),
     /// Somebody joined.
     RollCall,
+    /// Another agent said something about help; its values were checked.
+    Watchdog {
+        /// Who.
+        from: ServerName,
+        /// What.
+        say: Box<Say>,
+    },
     /// The bus came (true) or went.
     Link(bool),
     /// The hypervisor tells something by itself.
@@ -115,7 +126,7 @@ pub enum Input {
 }
 
 /// What the step wants done. None of them waits; each is bounded in number by the domains that there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Say this on the bus.
     Publish(Topic, Box<Body>),
@@ -153,4 +164,6 @@ pub enum Effect {
     },
     /// Keep these settings on disk, and say whether that went well.
     Save(ServerSettings),
+    /// Keep this of help on disk.
+    Keep(Box<Kept>),
 }

@@ -9,15 +9,13 @@
 
 use super::{fault, raw};
 use crate::hypervisor::HvResult;
+use std::fmt::Write as _;
 use virt::{
     domain::Domain,
     error::{Error, ErrorNumber},
     sys,
 };
-use std::fmt::Write as _;
-use xvm_model::{
-    Came, DomainName, DomainSettings, Pin, ServerName, Wall, command::parse_groups,
-};
+use xvm_model::{Came, DomainName, DomainSettings, Pin, ServerName, Wall, command::parse_groups};
 
 const NAMESPACE: &str = "urn:xvm:domain:1";
 const PREFIX: &str = "xvm";

@@ -85,6 +85,8 @@ impl Agent {
             cpus: self.host.cpus.clone(),
             memory: self.host.memory,
             domains: self.all_shown(),
+            job: self.errand_job(),
+            last: self.errand_last(),
             departed: self.departed.told(),
         }
     }
@@ -99,6 +101,7 @@ impl Agent {
     pub(super) fn roll_call(&mut self) {
         let soon = self.now.mono.max(self.beat.last.plus(ROLL_CALL_MS));
         self.beat.next = self.beat.next.map(|next| next.min(soon));
+        self.help_roll_call(soon);
     }
 
     pub(super) fn hypervisor_down(&mut self, why: &str) {
@@ -121,6 +124,7 @@ impl Agent {
             return; // given up when the hypervisor came back
         }
         self.beat.sampling = None;
+        let mut heard_all = false;
         let failed: Option<HvError> = host.as_ref().err().or(domains.as_ref().err()).cloned();
         if let Ok(host) = host {
             self.host = host;
@@ -135,6 +139,7 @@ impl Agent {
             if failed.is_none() {
                 let running = self.records.iter().filter(|d| d.state == DomainState::Running);
                 self.points.sample(&self.settings.watchdog, &self.host.cpus, running);
+                heard_all = true;
             }
         }
         match failed {
@@ -144,6 +149,9 @@ impl Agent {
         }
         if self.beat.next.is_none() {
             self.beat.next = Some(self.now.mono);
+        }
+        if heard_all {
+            self.help_sampled();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Orders: each is carried out at most once, checked, and answered.
 
-use super::{Agent, Work};
+use super::{Agent, Work, jobs::By};
 use crate::driver::step::Op;
 use xvm_model::{
     Answer, Body, ClientName, Code, Command, Domain, DomainCommand, DomainName, Failure, JobKind, News,
@@ -80,7 +80,7 @@ impl Agent {
                 DomainCommand::Reboot => self.begin_job(ticket, domain, JobKind::Reboot, Op::Reboot),
                 DomainCommand::Shutdown => self.begin_shutdown(ticket, domain),
                 DomainCommand::Migrate { to: Some(to), address } => {
-                    self.begin_migration(ticket, domain, to, address);
+                    self.begin_migration(By::Order(&ticket), domain, to, address);
                 }
                 DomainCommand::Migrate { to: None, .. } => {
                     let text = format!("cannot migrate {name}: the order names no server");
@@ -93,7 +93,7 @@ impl Agent {
     }
 
     /// The domain as it is, when the command may be carried out now.
-    fn check(&self, name: &DomainName, command: &DomainCommand) -> Result<Domain, Failure> {
+    pub(super) fn check(&self, name: &DomainName, command: &DomainCommand) -> Result<Domain, Failure> {
         let word = command.word();
         let job = self.works.get(name).and_then(|w| w.job.as_ref());
         let only_stops_asking =
@@ -115,8 +115,10 @@ impl Agent {
             return Err(short.busy(word, name, self.now.mono));
         }
         lifecycle::check(name.as_str(), command, domain.state, domain.job.as_deref())?;
-        if let DomainCommand::Migrate { to: Some(to), address } = command {
-            self.check_migration(&domain, to, address)?;
+        match command {
+            DomainCommand::Migrate { to: Some(to), address } => self.check_migration(&domain, to, address)?,
+            DomainCommand::Start => self.check_apart(&domain)?,
+            _ => {}
         }
         Ok(domain)
     }
@@ -133,6 +135,25 @@ impl Agent {
             cannot(Code::Invalid, "the order does not say where its hypervisor is".into())
         } else {
             Ok(())
+        }
+    }
+
+    /// No domain runs beside one that it stays apart from.
+    fn check_apart(&self, domain: &Domain) -> Result<(), Failure> {
+        let beside = |d: &&Domain| d.name != domain.name && d.state.is_active();
+        let clash = self.records.iter().filter(beside).find_map(|d| {
+            let group = d.settings.apart.common(&domain.settings.apart)?;
+            Some((&d.name, group))
+        });
+        match clash {
+            None => Ok(()),
+            Some((other, group)) => Err(Failure::new(
+                Code::Permission,
+                format!(
+                    "cannot start {}: it stays apart from {other} (group {group}), which runs on {}",
+                    domain.name, self.me.name
+                ),
+            )),
         }
     }
 

@@ -9,8 +9,8 @@ use super::{
 use crate::driver::step::{Id, Op};
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use xvm_model::{
-    Answer, Body, Domain, DomainChange, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome,
-    ServerName, Topic,
+    Answer, Body, Came, Domain, DomainChange, DomainName, DomainSettings, DomainState, Failure, Job, JobKind,
+    Mono, Outcome, ServerName, Topic,
 };
 
 /// A guest loses the first request before it listens, so it is asked again this often, in milliseconds.
@@ -21,6 +21,20 @@ const SHUTDOWN_MS: u64 = 120_000;
 pub(super) const ASK_AGAIN_MS: u64 = 1_000;
 /// Progress is told at most this often: 5 a second.
 const TELL_MS: u64 = 200;
+
+/// Who began a job; its id is the job's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By<'a> {
+    /// An order, which is answered.
+    Order(&'a Ticket),
+    /// A round of help.
+    Round {
+        /// The round.
+        id: &'a str,
+        /// Why, in a word.
+        why: &'a str,
+    },
+}
 
 /// A job that runs.
 #[derive(Debug)]
@@ -54,6 +68,8 @@ pub(super) enum Stage {
         /// The hypervisor refused; it counts when the domain still runs after this mark.
         refused: Option<(HvError, Id)>,
     },
+    /// Migrate: where it comes from is written down with it, before it leaves.
+    Marking { op: Id, address: Box<str> },
     /// Migrate: the call runs.
     Moving { op: Id, address: Box<str> },
     /// Migrate: the call has ended, both hypervisors are asked.
@@ -64,7 +80,7 @@ impl Running {
     /// The operation whose end is waited for.
     pub(super) fn op(&self) -> Option<Id> {
         match &self.stage {
-            Stage::Called { op } | Stage::Moving { op, .. } => Some(*op),
+            Stage::Called { op } | Stage::Marking { op, .. } | Stage::Moving { op, .. } => Some(*op),
             Stage::Asking { op, .. } => *op,
             Stage::Ended { .. } | Stage::Locating(_) => None,
         }
@@ -72,7 +88,7 @@ impl Running {
 
     pub(super) fn wake(&self) -> Option<Mono> {
         let stage = match &self.stage {
-            Stage::Called { .. } | Stage::Moving { .. } => None,
+            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => None,
             Stage::Ended { again, .. } => Some(*again),
             Stage::Asking { op: None, again, until, .. } => Some(*again.min(until)),
             Stage::Asking { until, .. } => Some(*until),
@@ -95,7 +111,7 @@ impl Running {
 impl Agent {
     pub(super) fn begin_job(&mut self, ticket: Ticket, domain: Domain, kind: JobKind, what: Op) {
         let op = self.begin(&domain.name, what);
-        self.accept_job(&ticket, domain, kind, "begin", None, Stage::Called { op });
+        self.accept_job(By::Order(&ticket), domain, kind, "begin", None, Stage::Called { op });
     }
 
     pub(super) fn begin_shutdown(&mut self, ticket: Ticket, domain: Domain) {
@@ -103,37 +119,43 @@ impl Agent {
         let now = self.now.mono;
         let until = now.plus(SHUTDOWN_MS);
         let stage = Stage::Asking { op: Some(op), again: now.plus(SHUTDOWN_AGAIN_MS), until, refused: None };
-        self.accept_job(&ticket, domain, JobKind::Shutdown, "wait", None, stage);
+        self.accept_job(By::Order(&ticket), domain, JobKind::Shutdown, "wait", None, stage);
     }
 
-    pub(super) fn begin_migration(
-        &mut self,
-        ticket: Ticket,
-        domain: Domain,
-        to: ServerName,
-        address: Box<str>,
-    ) {
-        let op = self.begin(&domain.name, Op::Migrate { address: address.clone() });
-        let stage = Stage::Moving { op, address };
-        self.accept_job(&ticket, domain, JobKind::Migrate, "begin", Some(to), stage);
+    /// Begins a migration; that it may begin now was checked.
+    pub(super) fn begin_migration(&mut self, by: By<'_>, domain: Domain, to: ServerName, address: Box<str>) {
+        let (round, why) = match by {
+            By::Order(_) => (None, "ordered".into()),
+            By::Round { id, why } => (Some(id.into()), why.into()),
+        };
+        let came = Came { from: self.me.name.clone(), at: self.now.wall, round, why };
+        let settings = DomainSettings { came: Some(Box::new(came)), ..domain.settings.clone() };
+        let op = self.begin(&domain.name, Op::Set(settings));
+        let stage = Stage::Marking { op, address };
+        self.accept_job(by, domain, JobKind::Migrate, "begin", Some(to), stage);
     }
 
     fn accept_job(
         &mut self,
-        ticket: &Ticket,
+        by: By<'_>,
         domain: Domain,
         kind: JobKind,
         phase: &str,
         to: Option<ServerName>,
         stage: Stage,
     ) {
-        let (id, since) = (ticket.id.clone(), self.now.wall);
-        let job = Job { id, kind, phase: phase.into(), percent: 0, to, since };
+        let id = match by {
+            By::Order(ticket) => ticket.id.clone(),
+            By::Round { id, .. } => id.into(),
+        };
+        let job = Job { id, kind, phase: phase.into(), percent: 0, to, since: self.now.wall, note: None };
         let (told, name) = (self.now.mono, domain.name.clone());
         let held = Box::new(domain);
         self.work(&name).job = Some(Running { job, stage, held, told, untold: false });
         self.publish_domain(&name);
-        self.answer(ticket, About::Domain(&name), Answer::Accepted);
+        if let By::Order(ticket) = by {
+            self.answer(ticket, About::Domain(&name), Answer::Accepted);
+        }
     }
 
     /// The order to cancel the job that runs; that it may be cancelled now was checked.
@@ -145,6 +167,12 @@ impl Agent {
             return self.refuse(&ticket, about, failure);
         };
         match run.job.kind {
+            JobKind::Migrate if matches!(run.stage, Stage::Marking { .. }) => {
+                let why = format!("cannot migrate {name}: cancelled before it began");
+                self.end_job(name, Err(Failure::busy(why)));
+                let text = format!("{name} does not migrate").into();
+                self.answer(&ticket, about, Answer::Done { text });
+            }
             JobKind::Migrate => self.begin_short(ticket, domain, xvm_model::DomainCommand::Cancel),
             JobKind::Shutdown => {
                 let why = "cancelled; the guest was asked, and may still power off";
@@ -152,7 +180,7 @@ impl Agent {
                 let text = format!("{name} is not asked to power off any more").into();
                 self.answer(&ticket, about, Answer::Done { text });
             }
-            kind @ (JobKind::Start | JobKind::Reboot) => {
+            kind @ (JobKind::Start | JobKind::Reboot | JobKind::Evacuate | JobKind::Restore) => {
                 let why = format!(
                     "cannot cancel the {kind} of {name}: it ends by itself; only a migration or a shutdown can be cancelled"
                 );
@@ -205,6 +233,14 @@ impl Agent {
                 }
                 self.ask(name);
             }
+            Stage::Marking { address, .. } => {
+                // a hypervisor that keeps no marks moves domains all the same
+                let address = std::mem::take(address);
+                let op = self.begin(name, Op::Migrate { address: address.clone() });
+                if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
+                    run.stage = Stage::Moving { op, address };
+                }
+            }
             Stage::Moving { address, .. } => {
                 let moved = result.map(Option::unwrap_or_default);
                 let locating = Locating::new(std::mem::take(address), moved, mark, now);
@@ -227,7 +263,7 @@ impl Agent {
             *run.held = record.clone();
         }
         match &mut run.stage {
-            Stage::Called { .. } | Stage::Moving { .. } => {}
+            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => {}
             Stage::Ended { result, mark, .. } if query > *mark => {
                 let outcome = started(name, result, state);
                 self.end_job(name, outcome);
@@ -280,7 +316,7 @@ impl Agent {
             (run.told, run.untold) = (now, false);
         }
         match &mut run.stage {
-            Stage::Called { .. } | Stage::Moving { .. } => {}
+            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => {}
             Stage::Ended { again, .. } if *again <= now => {
                 *again = now.plus(ASK_AGAIN_MS);
                 self.ask(name);
@@ -319,6 +355,7 @@ impl Agent {
         let Some(run) = work.job.take() else { return };
         let last = Box::new(Outcome { id: run.job.id, kind: run.job.kind, at, result });
         work.last = Some(last.clone());
+        let ended = last.clone();
         if self.records.get(name).is_none() {
             let domain = Domain { state: DomainState::Shutoff, job: None, last: Some(last), ..*run.held };
             let change = Box::new(DomainChange::Is { domain });
@@ -326,6 +363,7 @@ impl Agent {
         }
         self.publish_domain(name);
         self.drop_idle(name);
+        self.help_moved(&ended.id, &ended.result);
     }
 }
 

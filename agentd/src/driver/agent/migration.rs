@@ -212,6 +212,7 @@ impl Agent {
         let result = Ok(format!("{name} {verb} on {to}{took}").into());
         let last = Box::new(Outcome { id: run.job.id, kind: run.job.kind, at, result });
         work.last = Some(last.clone());
+        let ended = last.clone();
         domain.job = None;
         domain.last = Some(last);
         let departed = Departed { domain, to };
@@ -223,6 +224,7 @@ impl Agent {
             self.publish_domain(name);
         }
         self.drop_idle(name);
+        self.help_moved(&ended.id, &ended.result);
     }
 }
 

@@ -6,22 +6,56 @@ use super::{
 };
 use crate::driver::step::Effect;
 use xvm_model::{
-    Answer, Code, Failure, HEARTBEAT_RANGE_MS, ServerCommand, ServerSettings, points::POINTS_MAX,
+    Answer, Balance, Code, Failure, HEARTBEAT_RANGE_MS, JobKind, ServerCommand, ServerSettings,
+    points::POINTS_MAX,
 };
 
-/// An order whose settings are being saved.
+/// Settings that are being saved.
 #[derive(Debug)]
 pub(super) struct Saving {
-    ticket: Ticket,
     settings: ServerSettings,
+    /// The order that set them; none when they came from other agents.
+    order: Option<Ordered>,
+}
+
+/// What follows when they are saved.
+#[derive(Debug)]
+pub(super) struct Ordered {
+    ticket: Ticket,
     /// The overload counter's new value.
     points: Option<u16>,
+    /// A job of the server begins.
+    errand: Option<JobKind>,
     /// What is true then.
     text: String,
 }
 
+impl Saving {
+    pub(super) fn settings(&self) -> ServerSettings {
+        self.settings
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        self.settings.balance
+    }
+}
+
 impl Agent {
     pub(super) fn server_command(&mut self, ticket: Ticket, command: ServerCommand) {
+        let errand = match command {
+            ServerCommand::Cancel => {
+                return match self.cancel_errand() {
+                    Ok(text) => self.answer(&ticket, About::Server, Answer::Done { text: text.into() }),
+                    Err(failure) => self.refuse(&ticket, About::Server, failure),
+                };
+            }
+            ServerCommand::Evacuate => Some(JobKind::Evacuate),
+            ServerCommand::Restore => Some(JobKind::Restore),
+            _ => None,
+        };
+        if let Some(failure) = errand.and_then(|kind| self.errand_refusal(kind)) {
+            return self.refuse(&ticket, About::Server, failure);
+        }
         // orders that came meanwhile build upon each other
         let base = self.saving.back().map_or(self.settings, |s| s.settings);
         match changed(base, command) {
@@ -30,29 +64,52 @@ impl Agent {
                 self.refuse(&ticket, About::Server, Failure::invalid(text));
             }
             Ok((settings, points, text)) => {
-                self.saving.push_back(Saving { ticket, settings, points, text });
-                self.out.push(Effect::Save(settings));
+                self.save(Some(Ordered { ticket, points, errand, text }), settings);
             }
         }
     }
 
+    /// Why a job of the server may not begin now.
+    fn errand_refusal(&self, kind: JobKind) -> Option<Failure> {
+        if let Some(why) = self.stale() {
+            let text = format!("cannot {kind} {0}: the hypervisor of {0} is not heard: {why}", self.me.name);
+            return Some(Failure::new(Code::Io, text));
+        }
+        let begins = self.saving.iter().any(|s| s.order.as_ref().is_some_and(|o| o.errand.is_some()));
+        let again = || Failure::busy(format!("cannot {kind} {}: another job begins just now", self.me.name));
+        self.errand_busy(kind.word()).or_else(|| begins.then(again))
+    }
+
+    /// Settings that are to be in force once they are on disk.
+    pub(super) fn save(&mut self, order: Option<Ordered>, settings: ServerSettings) {
+        self.saving.push_back(Saving { settings, order });
+        self.out.push(Effect::Save(settings));
+    }
+
     pub(super) fn saved(&mut self, result: Result<(), String>) {
         let Some(saving) = self.saving.pop_front() else { return };
-        match result {
-            Err(why) => {
+        if let Err(why) = result {
+            if let Some(order) = saving.order {
                 let text = format!("cannot keep the settings of {}: {why}", self.me.name);
-                self.refuse(&saving.ticket, About::Server, Failure::new(Code::Io, text));
+                self.refuse(&order.ticket, About::Server, Failure::new(Code::Io, text));
             }
-            Ok(()) => {
-                self.settings = saving.settings;
-                if let Some(points) = saving.points {
-                    self.points.set(points);
-                }
-                self.beat_now();
-                let answer = Answer::Done { text: saving.text.into() };
-                self.answer(&saving.ticket, About::Server, answer);
-            }
+            return;
         }
+        let old = std::mem::replace(&mut self.settings, saving.settings);
+        if let Some(points) = saving.order.as_ref().and_then(|o| o.points) {
+            self.points.set(points);
+        }
+        self.beat_now();
+        self.help_set(&old);
+        let Some(order) = saving.order else { return };
+        let answer = match order.errand {
+            Some(kind) => {
+                self.begin_errand(&order.ticket, kind);
+                Answer::Accepted
+            }
+            None => Answer::Done { text: order.text.into() },
+        };
+        self.answer(&order.ticket, About::Server, answer);
     }
 }
 
@@ -89,6 +146,21 @@ fn changed(
             s.policy = name;
             Ok((s, None, format!("policy {name}")))
         }
+        ServerCommand::Even { on } => {
+            s.even = on;
+            Ok((s, None, format!("even {}", if on { "on" } else { "off" })))
+        }
+        ServerCommand::Balance { balance } => {
+            if balance.wins(&s.balance) {
+                s.balance = balance;
+            }
+            Ok((s, None, format!("balance {}", s.balance.mode)))
+        }
+        ServerCommand::Evacuate | ServerCommand::Restore => {
+            s.accepting = command == ServerCommand::Restore;
+            Ok((s, None, String::new()))
+        }
+        ServerCommand::Cancel => Err("a cancel sets nothing".into()),
     }
 }
 

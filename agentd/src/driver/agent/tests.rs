@@ -59,7 +59,8 @@ impl Rig {
             address: "here:1".into(),
         };
         let now = Now { mono: Mono(10_000), wall: Wall(1_000_000) };
-        let agent = Agent::new(me, ServerSettings::default(), Receipts::new(Boot(5)), now);
+        let agent =
+            Agent::new(me, ServerSettings::default(), Some(Kept::default()), Receipts::new(Boot(5)), now);
         let mut rig = Rig { agent, now, out: Vec::new(), orders: 0 };
         rig.input(Input::Tick);
         rig
@@ -105,8 +106,13 @@ impl Rig {
         self.order(Order::Domain { name: name("small-1"), command })
     }
 
+    /// Orders a migration and lets the domain be marked; gives the operation that moves it.
     fn migrate(&mut self) -> Id {
         self.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+        let (op, what) = self.begun();
+        let Op::Set(settings) = what else { panic!("not marked before it leaves: {what:?}") };
+        assert_eq!(settings.came.expect("a mark").from, server("ferby"));
+        self.ended(op, Ok(None));
         self.begun().0
     }
 

@@ -1,0 +1,88 @@
+//! This server as the rules see it: what its domains want, what room there is, and what may move.
+
+use super::{Agent, UNIT_S};
+use std::collections::BTreeSet;
+use xvm_model::policy::{Guest, Host};
+use xvm_model::{Came, Domain, DomainName, DomainState, Mono, points, wanted::wanted};
+
+impl Agent {
+    /// The server with all domains that take room here: also those that arrive, and those that leave until they have left.
+    pub(super) fn picture(&self) -> Host {
+        let domains = self.all_shown();
+        let here: Vec<&Domain> =
+            domains.iter().filter(|d| d.state.is_active() || d.state == DomainState::Incoming).collect();
+        let wants = wanted(&self.host.cpus, &here);
+        let guests: Vec<Guest> = here
+            .iter()
+            .zip(wants)
+            .map(|(d, wants)| {
+                let mut guest = Guest::new(d.name.clone(), d.memory.current);
+                (guest.load, guest.busy) = (wants.cpus, wants.busy);
+                if d.state == DomainState::Incoming {
+                    // what it wants here is not seen yet; what its last server said is
+                    if let Some(reserved) = self.help.talk.reserved().find(|g| g.name == d.name) {
+                        (guest.load, guest.busy, guest.habit) =
+                            (reserved.load, reserved.busy, reserved.habit);
+                    }
+                }
+                if let Some(habit) = self.help.habits.get(&d.name) {
+                    guest.habit = *habit;
+                }
+                guest.priority = d.settings.priority;
+                guest.pin = d.settings.pin.clone();
+                guest.with = d.settings.with.clone();
+                guest.apart = d.settings.apart.clone();
+                guest.movable = d.state.is_active() && self.is_free(&d.name);
+                guest.arrived = d.settings.came.as_deref().and_then(|came| self.arrived(came));
+                guest
+            })
+            .collect();
+        let taken: u64 = guests.iter().map(|g| g.memory).sum();
+        let (total, free) = (self.host.memory.total, self.host.memory.free);
+        let mut host = Host::new(
+            self.me.name.clone(),
+            self.host.cpus.len().max(1) as f64,
+            // what the hypervisor and others take is not there for domains
+            total.min(free.saturating_add(taken)),
+        );
+        host.accepting = self.settings.accepting && self.stale().is_none();
+        host.shared =
+            points::is_shared(self.host.cpus.len(), self.records.iter().filter(|d| d.state.is_active()));
+        host.address = self.me.address.clone();
+        host.hypervisor = self.me.hypervisor;
+        host.guests = guests;
+        host
+    }
+
+    /// Nothing goes on with the domain.
+    fn is_free(&self, name: &DomainName) -> bool {
+        self.works.get(name).is_none_or(|w| w.short.is_none() && w.job.is_none())
+    }
+
+    /// When a domain came here by a move, by this server's clock. One that is marked as coming from here never left.
+    fn arrived(&self, came: &Came) -> Option<Mono> {
+        let ago = self.now.wall.0.saturating_sub(came.at.0);
+        (came.from != self.me.name).then(|| Mono(self.now.mono.0.saturating_sub(ago)))
+    }
+
+    /// Each domain's past grows by one sample; one that came by a round brings its past along.
+    pub(super) fn note_habits(&mut self) {
+        let host = self.picture();
+        let here: BTreeSet<&DomainName> = host.guests.iter().map(|g| &g.name).collect();
+        self.help.habits.retain(|name, _| here.contains(name));
+        let running = |name: &DomainName| {
+            self.records
+                .get(name)
+                .is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
+        };
+        for guest in host.guests.iter().filter(|g| running(&g.name)) {
+            let brought = || {
+                let reserved = self.help.talk.reserved().find(|g| g.name == guest.name);
+                reserved.map(|g| g.habit).unwrap_or_default()
+            };
+            let mut habit = self.help.habits.get(&guest.name).copied().unwrap_or_else(brought);
+            habit.note(guest.load, UNIT_S);
+            self.help.habits.insert(guest.name.clone(), habit);
+        }
+    }
+}
