@@ -265,3 +265,84 @@ impl Round {
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a String takes all");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str) -> ServerName {
+        ServerName::parse(name).expect("name")
+    }
+
+    fn round() -> Round {
+        let domain = DomainName::parse("my small").expect("name");
+        let bid = |helper: &str, projected, verdict| Bid {
+            helper: server(helper),
+            domain: domain.clone(),
+            projected,
+            gain: 0.75,
+            verdict,
+        };
+        Round {
+            id: "ferby.7.1".into(),
+            asker: server("ferby"),
+            need: Need::Overload,
+            policy: "points".into(),
+            dry: false,
+            at: Wall(0),
+            load: 1.0,
+            why: "all 4 CPUs at 80 % or more for 5 s, and domains share them".into(),
+            wishes: vec![Wished { domain: domain.clone(), load: 1.0, memory: 98_304, relief: 0.9 }],
+            offers: vec![
+                bid("gerby", 0.25, Verdict::Accepted),
+                bid("hedy", 0.5, Verdict::Declined { why: "gerby was first".into() }),
+            ],
+            refusals: vec![Refused { helper: server("ivy"), why: "it does not accept domains".into() }],
+            accepted: Some(Accepted { helper: server("gerby"), domain, at: Wall(30) }),
+            outcome: None,
+            effect: None,
+        }
+    }
+
+    #[test]
+    fn its_files_tell_the_story() {
+        let mut r = round();
+        assert_eq!(
+            r.request(),
+            "asker ferby\nneed overload\npolicy points\nat 1970-01-01T00:00:00.000Z\nload 1.00\n\
+             why all 4 CPUs at 80 % or more for 5 s, and domains share them\nwish \"my small\" 1.00 98304 0.90\n"
+        );
+        assert_eq!(
+            r.offers(),
+            "gerby \"my small\" 0.25 0.75 accepted\nhedy \"my small\" 0.50 0.75 declined: gerby was first\n\
+             ivy refused: it does not accept domains\n"
+        );
+        assert_eq!(r.accept(), "helper gerby\ndomain \"my small\"\nat 1970-01-01T00:00:00.030Z\n");
+        assert!(r.outcome().ends_with("the round runs\n"));
+        let sentence = "my small runs on gerby: 312 ms, down 40 ms".into();
+        r.outcome = Some(Ending { at: Wall(900), end: End::Moved, sentence });
+        r.effect = Some(Brought { before: 1.0, after: 0.98, points_before: 5, points_after: 0 });
+        assert_eq!(
+            r.outcome(),
+            "ferby asked for help: all 4 CPUs at 80 % or more for 5 s, and domains share them\n\
+             gerby offered to take my small: its load would be 0.25; accepted\n\
+             hedy offered to take my small: its load would be 0.50; declined: gerby was first\n\
+             ivy could not help: it does not accept domains\n\
+             moved: my small runs on gerby: 312 ms, down 40 ms\n\
+             ferby's load was 1.00 with 5 points, and is 0.98 with 0 points\n"
+        );
+        let json = serde_json::to_string(&r).expect("json");
+        assert_eq!(serde_json::from_str::<Round>(&json).expect("back"), r);
+    }
+
+    #[test]
+    fn it_is_bounded_and_hears_each_helper_once() {
+        let mut r = round();
+        assert!(!r.refuse(&server("ivy"), "no") && !r.bid(r.offers[0].clone()));
+        for n in 0..100 {
+            r.refuse(&server(&format!("r{n}")), "no");
+            r.bid(Bid { helper: server(&format!("b{n}")), ..r.offers[0].clone() });
+        }
+        assert_eq!((r.refusals.len(), r.offers.len()), (REFUSALS_MAX, BIDS_MAX));
+    }
+}

@@ -296,8 +296,8 @@ fn fixed(host: &Host, guest: &Guest) -> Option<Stay> {
     if !guest.movable {
         return Some(Stay::Busy);
     }
-    (guest.pin.0.iter().any(|s| *s == host.name) && guest.pin.0.iter().all(|s| *s == host.name))
-        .then_some(Stay::Pinned)
+    let pin = &guest.pin.0;
+    (!pin.is_empty() && pin.iter().all(|server| *server == host.name)).then_some(Stay::Pinned)
 }
 
 /// The domains of `host` that stay together with `guest`, also by way of others, in the order of their names.

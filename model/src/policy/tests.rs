@@ -248,3 +248,66 @@ fn adaptive_waits_longer_for_the_spiky() {
     };
     assert!(wait(true) < wait(false), "steady {} units, spiky {} units", wait(true), wait(false));
 }
+
+/// If this fails, a domain leaves that must stay, or users are told a wrong reason why it stays.
+#[test]
+fn every_reason_to_stay_has_its_word() {
+    let engine = Engine::new(by_name("points", 1.0).expect("rule"));
+    let cool = Mono(engine.guards.cooldown_ms);
+    let mut host = Host::new(server(0), 4.0, 40);
+    host.guests = (0..4).map(|d| guest(&format!("d{d}"), 0.5)).collect();
+    let stays = |host: &Host, need| engine.stays(host, &host.guests[0], Mono(10), need);
+    assert_eq!(stays(&host, Need::Overload), None);
+    host.guests[0].arrived = Some(Mono(5));
+    assert_eq!((stays(&host, Need::Overload), stays(&host, Need::Evacuate)), (Some(Stay::Cooldown), None));
+    assert_eq!(engine.stays(&host, &host.guests[0], cool.plus(5), Need::Overload), None);
+    host.guests[0].arrived = None;
+    for d in 0..3 {
+        // d0 and d2 stay together by way of d1
+        host.guests[d].with = Groups(
+            [["a"].as_slice(), &["a", "b"], &["b"]][d].iter().map(|g| group(g).0[0].clone()).collect(),
+        );
+    }
+    assert_eq!((stays(&host, Need::Overload), stays(&host, Need::Restore)), (Some(Stay::Mates), None));
+    let names: Vec<&str> = mates(&host, &host.guests[0]).iter().map(|g| g.name.as_str()).collect();
+    assert_eq!(names, ["d1", "d2"]);
+    let request = engine.evacuate(&host, &[], Mono(0)).expect("all may leave");
+    let sums: Vec<Option<f64>> = request.wishes.iter().map(|w| Some(w.mates.as_ref()?.sums.demand)).collect();
+    assert_eq!(sums, [Some(1.0), None], "one wish for the three, one for d3");
+    host.guests[2].pin = Pin(vec![server(0)]);
+    assert_eq!(stays(&host, Need::Evacuate), Some(Stay::MateStays));
+    host.guests[2].pin = Pin(vec![server(0), server(1)]);
+    host.guests[0].pin = Pin(vec![server(0), server(2)]);
+    assert_eq!(stays(&host, Need::Evacuate), Some(Stay::Parted));
+    host.guests[0].pin = Pin(vec![server(0)]);
+    assert_eq!(stays(&host, Need::Evacuate), Some(Stay::Pinned));
+    host.guests[0].movable = false;
+    assert_eq!(stays(&host, Need::Evacuate), Some(Stay::Busy));
+}
+
+/// If this fails, a domain comes to a server of another kind, to one that was not asked, or to one without room for its group.
+#[test]
+fn a_helper_looks_at_the_whole_request() {
+    let engine = Engine::new(by_name("points", 1.0).expect("rule"));
+    let mut host = Host::new(server(0), 4.0, 40);
+    host.guests =
+        (0..4).map(|d| Guest { with: group("a"), busy: 1, ..guest(&format!("d{d}"), 1.0) }).collect();
+    let request = engine.evacuate(&host, &[], Mono(0)).expect("all may leave");
+    let mut helper = Host::new(server(1), 4.0, 40);
+    let ask = |helper: &Host, change: &dyn Fn(&mut Request)| {
+        let mut request = request.clone();
+        change(&mut request);
+        engine.offer(helper, &request).map(|offer| offer.projected)
+    };
+    assert_eq!(ask(&helper, &|_| ()), Ok(1.0), "a CPU of its own for each of the four");
+    assert_eq!(ask(&helper, &|r| r.only = Some(server(2))), Err(Refusal::Only));
+    assert_eq!(ask(&helper, &|r| r.hypervisor = HypervisorKind::Xen), Err(Refusal::Kind));
+    let pinned = |r: &mut Request| r.wishes[0].mates.as_mut().expect("mates").pin = Pin(vec![server(3)]);
+    assert_eq!(ask(&helper, &pinned), Err(Refusal::Pinned));
+    helper.guests.push(Guest { apart: group("b"), busy: 1, ..guest("x", 1.0) });
+    assert_eq!(ask(&helper, &|_| ()), Err(Refusal::Load));
+    let apart = |r: &mut Request| r.wishes[0].mates.as_mut().expect("mates").apart = group("b");
+    assert_eq!(ask(&helper, &apart), Err(Refusal::Apart));
+    helper.memory = 4;
+    assert_eq!(ask(&helper, &|_| ()), Err(Refusal::Memory));
+}
