@@ -69,6 +69,9 @@ impl Cluster {
             if Path::new(&cpu).exists() {
                 flags.extend(["--cpu-stat".into(), cpu]);
             }
+            if let Some(cpus) = lab.cpus(host) {
+                flags.extend(["--cpu-list".into(), cpus.into()]);
+            }
             agents.push((host.clone(), flags));
         }
         let cluster = Self::start(dir, agents, Some(lab), domains, &[]);

@@ -6,6 +6,7 @@ use crate::{
     wait_for,
 };
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -25,6 +26,8 @@ pub struct Lab {
     dir: PathBuf,
     /// How many guests were made.
     guests: u32,
+    /// The CPUs of hosts that do not have all.
+    cpus: BTreeMap<String, String>,
     /// Labs of this process run one after the other: two cores carry no more.
     _one: MutexGuard<'static, ()>,
 }
@@ -36,7 +39,7 @@ impl Lab {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let names = ["ferby", "gerby", "herby", "ierby"];
         let hosts = names[..n].iter().map(|n| (*n).to_owned()).collect();
-        let lab = Lab { hosts, dir: dir.into(), guests: 0, _one: one };
+        let lab = Lab { hosts, dir: dir.into(), guests: 0, cpus: BTreeMap::new(), _one: one };
         lab.script("guest/build.sh", &[]).ok();
         lab.hosts_sh(&["up", &n.to_string()]).ok();
         lab
@@ -64,6 +67,18 @@ impl Lab {
     #[track_caller]
     pub fn ask(&self, what: &str, host: &str) -> String {
         self.hosts_sh(&[what, host]).ok().trim().to_owned()
+    }
+
+    /// Gives a host these CPUs of the machine (`0`, `0-1`), and its agent shows no others; before its guests are made.
+    #[track_caller]
+    pub fn limit(&mut self, host: &str, cpus: &str) {
+        self.hosts_sh(&["cpus", host, cpus]).ok();
+        self.cpus.insert(host.into(), cpus.into());
+    }
+
+    /// The CPUs that [`Lab::limit`] gave a host.
+    pub fn cpus(&self, host: &str) -> Option<&str> {
+        self.cpus.get(host).map(String::as_str)
     }
 
     /// Defines a tiny guest with a disk and an interface, and starts it when `start`; waits until its guest's clock ticks.
