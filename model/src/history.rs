@@ -1,13 +1,18 @@
-//! A day of load: the mean of each five minutes, one byte each, for as many things as there are.
+//! A day of load: the mean of each five minutes, one byte each, for as many things as there are; and the moves of that day.
 
-use crate::{DomainName, Ratio, ServerName, Wall};
-use std::collections::HashMap;
+use crate::event::word;
+use crate::{Came, Domain, DomainName, Ratio, ServerName, Wall};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// The span of one mean, in milliseconds.
 pub const STEP_MS: u64 = 300_000;
 /// How many means are kept: one day.
 pub const KEPT: usize = 288;
+
+/// Moves that are kept; of more, the oldest are forgotten.
+pub const MOVES_KEPT: usize = 4096;
+const DAY_MS: u64 = STEP_MS * KEPT as u64;
 
 /// One thing's means.
 #[derive(Debug, Clone, Default)]
@@ -53,15 +58,36 @@ impl Track {
         (self.step, self.sum, self.count) = (next, 0, 0);
     }
 
-    fn text(&self) -> String {
-        let mut out = String::new();
+    /// When each mean begins, and its line.
+    fn lines(&self) -> impl Iterator<Item = (Wall, String)> {
         let first = self.step.saturating_sub(self.means.len() as u64);
-        for (i, mean) in self.means.iter().enumerate().filter(|(_, m)| **m != UNHEARD) {
-            let at = Wall((first + i as u64) * STEP_MS).rfc3339();
-            let load = Ratio::new(f64::from(*mean) / 100.0);
-            writeln!(out, "{at} {load}").expect("a String takes all");
-        }
-        out
+        let heard = self.means.iter().enumerate().filter(|(_, m)| **m != UNHEARD);
+        heard.map(move |(i, mean)| {
+            let at = Wall((first + i as u64).saturating_mul(STEP_MS));
+            (at, format!("{} {}", at.rfc3339(), Ratio::new(f64::from(*mean) / 100.0)))
+        })
+    }
+}
+
+/// Whether the record that a server has of a domain says that the domain came to it from another: it is here, and not still on its way.
+pub fn arrival<'a>(domain: &'a Domain, on: &ServerName) -> Option<&'a Came> {
+    let here = domain.state != crate::DomainState::Incoming;
+    domain.settings.came.as_deref().filter(|came| here && came.from != *on)
+}
+
+/// Where a move led and what it was for.
+#[derive(Debug, Clone)]
+struct Move {
+    from: ServerName,
+    round: Option<Box<str>>,
+    why: Box<str>,
+}
+
+impl Move {
+    /// `FROM TO ROUND|- WHY`, on one line whatever the reason holds.
+    fn text(&self, to: &ServerName) -> String {
+        let round = self.round.as_deref().unwrap_or("-");
+        format!("{} {to} {round} {}", self.from, self.why).replace(char::is_control, " ")
     }
 }
 
@@ -70,6 +96,8 @@ impl Track {
 pub struct Histories {
     servers: HashMap<ServerName, Track>,
     domains: HashMap<DomainName, Track>,
+    /// By when they began, domain, and destination.
+    moves: BTreeMap<(Wall, DomainName, ServerName), Move>,
 }
 
 impl Histories {
@@ -89,14 +117,33 @@ impl Histories {
         self.domains.get_mut(name).expect("just put there").note(load, wall);
     }
 
-    /// Lines `TIME LOAD`, the oldest first; empty when nothing is known.
-    pub fn server_text(&self, name: &ServerName) -> String {
-        self.servers.get(name).map(Track::text).unwrap_or_default()
+    /// A domain is on the server `to` and came there so; whether that is new.
+    pub fn moved(&mut self, name: &DomainName, to: &ServerName, came: &Came) -> bool {
+        let Came { from, at, round, why } = came;
+        let kept = Move { from: from.clone(), round: round.clone(), why: why.clone() };
+        let new = self.moves.insert((*at, name.clone(), to.clone()), kept).is_none();
+        while self.moves.len() > MOVES_KEPT {
+            self.moves.pop_first();
+        }
+        new
     }
 
-    /// Lines `TIME LOAD`, the oldest first; empty when nothing is known.
+    /// Lines `TIME LOAD`, the oldest first, and between them `# TIME moved DOMAIN FROM TO ROUND|- WHY` for each domain that came or
+    /// went; empty when nothing is known.
+    pub fn server_text(&self, name: &ServerName) -> String {
+        let moves = self.moves.iter().filter(|((_, _, to), m)| to == name || m.from == *name);
+        let moves = moves.map(|((at, domain, to), m)| {
+            (*at, format!("# {} moved {} {}", at.rfc3339(), word(domain.as_str()), m.text(to)))
+        });
+        merged(self.servers.get(name), moves)
+    }
+
+    /// Lines `TIME LOAD`, the oldest first, and between them `# TIME moved FROM TO ROUND|- WHY` for each move; empty when nothing is
+    /// known.
     pub fn domain_text(&self, name: &DomainName) -> String {
-        self.domains.get(name).map(Track::text).unwrap_or_default()
+        let moves = self.moves.iter().filter(|((_, domain, _), _)| domain == name);
+        let moves = moves.map(|((at, _, to), m)| (*at, format!("# {} moved {}", at.rfc3339(), m.text(to))));
+        merged(self.domains.get(name), moves)
     }
 
     /// Forgets what was not heard for a day.
@@ -104,7 +151,23 @@ impl Histories {
         let old = |t: &Track| (wall.0 / STEP_MS).saturating_sub(t.step) > KEPT as u64;
         self.servers.retain(|_, t| !old(t));
         self.domains.retain(|_, t| !old(t));
+        self.moves.retain(|(at, ..), _| wall.0.abs_diff(at.0) <= DAY_MS);
     }
+}
+
+/// One text of two sequences that are sorted by time; a move in a span of five minutes stands after its mean.
+fn merged(track: Option<&Track>, moves: impl Iterator<Item = (Wall, String)>) -> String {
+    let mut out = String::new();
+    let mut put = |line: String| writeln!(out, "{line}").expect("a String takes all");
+    let mut moves = moves.peekable();
+    for (at, line) in track.into_iter().flat_map(Track::lines) {
+        while let Some((_, earlier)) = moves.next_if(|m| m.0 < at) {
+            put(earlier);
+        }
+        put(line);
+    }
+    moves.for_each(|(_, line)| put(line));
+    out
 }
 
 #[cfg(test)]
@@ -119,6 +182,37 @@ mod tests {
             h.domain(&d, Ratio::new(load), Wall(minute * 60_000));
         }
         assert_eq!(h.domain_text(&d), "1970-01-01T00:00:00.000Z 0.30\n1970-01-01T00:05:00.000Z 0.50\n");
+    }
+
+    #[test]
+    fn moves_stand_among_the_lines_by_time_and_once() {
+        let mut h = Histories::default();
+        let d = DomainName::parse("with space").expect("ok");
+        let [a, b] = ["ferby", "gerby"].map(|s| ServerName::parse(s).expect("ok"));
+        for minute in [0, 5, 10] {
+            h.domain(&d, Ratio::ONE, Wall(minute * 60_000));
+        }
+        let came = |minute: u64, from: &ServerName, round: Option<&str>, why: &str| Came {
+            from: from.clone(),
+            at: Wall(minute * 60_000),
+            round: round.map(Into::into),
+            why: why.into(),
+        };
+        let (first, second) = (came(3, &a, Some("ferby.1.1"), "too\nfull"), came(70, &b, None, "order"));
+        assert!(h.moved(&d, &b, &first) && !h.moved(&d, &b, &first) && h.moved(&d, &a, &second));
+        let want = "1970-01-01T00:00:00.000Z 1.00\n\
+                    # 1970-01-01T00:03:00.000Z moved ferby gerby ferby.1.1 too full\n\
+                    1970-01-01T00:05:00.000Z 1.00\n\
+                    # 1970-01-01T01:10:00.000Z moved gerby ferby - order\n";
+        assert_eq!(h.domain_text(&d), want);
+        assert_eq!(h.server_text(&a).lines().count(), 2, "it went and it came");
+        assert!(h.server_text(&b).contains("moved \"with space\" ferby gerby ferby.1.1 too full\n"));
+        h.forget(Wall(DAY_MS + 4 * 60_000));
+        assert_eq!(h.server_text(&b).lines().count(), 1, "a day is kept");
+        for n in 0..10_000 {
+            h.moved(&d, &b, &came(n, &a, None, "order"));
+        }
+        assert_eq!(h.moves.len(), MOVES_KEPT);
     }
 
     #[test]

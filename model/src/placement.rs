@@ -1,7 +1,7 @@
 //! Where a domain may move, and which server is the best for it.
 
 use crate::view::{DomainView, Reach, Server, View};
-use crate::{Code, Failure, Mono, Ratio, ServerName};
+use crate::{Code, Domain, DomainState, Failure, JobKind, Mono, Ratio, ServerName};
 use std::sync::Arc;
 
 /// Why `to` may not take `domain`, or nothing.
@@ -20,7 +20,8 @@ pub fn check_destination(
     if domain.server == *to {
         return cannot(Code::Exists, "it is there already".into());
     }
-    if let Err(why) = fits(view, domain, server, now) {
+    let company = Company::of(view, domain);
+    if let Err(why) = fits(view, domain, server, &company, now) {
         return cannot(why.0, why.1);
     }
     Ok(server.clone())
@@ -28,10 +29,11 @@ pub fn check_destination(
 
 /// The server that would be loaded least with `domain` on it. The error tells for each server why it cannot take the domain.
 pub fn best_destination(view: &View, domain: &DomainView, now: Mono) -> Result<Arc<Server>, Failure> {
+    let company = Company::of(view, domain);
     let mut reasons = Vec::new();
     let mut best: Option<(Ratio, std::cmp::Reverse<u64>, &Arc<Server>)> = None;
     for server in view.servers().filter(|s| s.name != domain.server) {
-        match fits(view, domain, server, now) {
+        match fits(view, domain, server, &company, now) {
             Err((_, why)) => reasons.push(format!("{}: {why}", server.name)),
             Ok(()) => {
                 let rank =
@@ -59,7 +61,72 @@ pub fn projected_load(server: &Server, domain: &DomainView) -> Ratio {
     Ratio::new(server.beat.load().get() + domain.domain.load.get() * vcpus / cpus)
 }
 
-fn fits(view: &View, domain: &DomainView, server: &Server, now: Mono) -> Result<(), (Code, String)> {
+/// The domains that share a group with one that is to move, each with the servers where it is or is about to be.
+struct Company<'a> {
+    /// Those that it stays together with and that are where it is.
+    with: Vec<(&'a Domain, Option<&'a ServerName>)>,
+    /// Those that it stays apart from.
+    apart: Vec<(&'a Domain, &'a ServerName)>,
+}
+
+impl<'a> Company<'a> {
+    fn of(view: &'a View, domain: &DomainView) -> Self {
+        let mut company = Company { with: Vec::new(), apart: Vec::new() };
+        let settings = &domain.domain.settings;
+        if settings.with.0.is_empty() && settings.apart.0.is_empty() {
+            return company;
+        }
+        for server in view.servers() {
+            for other in &server.domains {
+                let here = other.state.is_active() || other.state == DomainState::Incoming;
+                if !here || other.name == domain.domain.name {
+                    continue;
+                }
+                let job = other.job.as_ref().filter(|j| j.kind == JobKind::Migrate);
+                let to = job.and_then(|j| j.to.as_ref());
+                if other.state.is_active()
+                    && server.name == domain.server
+                    && other.settings.with.common(&settings.with).is_some()
+                {
+                    company.with.push((other, to));
+                }
+                if other.settings.apart.common(&settings.apart).is_some() {
+                    company
+                        .apart
+                        .extend([Some(&server.name), to].into_iter().flatten().map(|s| (&**other, s)));
+                }
+            }
+        }
+        company
+    }
+
+    /// Why the groups of `domain` forbid `server`, or nothing.
+    fn allows(&self, domain: &DomainView, server: &Server) -> Result<(), String> {
+        let name = &domain.domain.name;
+        let settings = &domain.domain.settings;
+        if let Some((other, _)) = self.apart.iter().find(|(_, at)| **at == server.name) {
+            let group = other.settings.apart.common(&settings.apart);
+            let group = group.map(ToString::to_string).unwrap_or_default();
+            let other = &other.name;
+            return Err(format!("{other} is there, and {name} stays apart from it (group {group})"));
+        }
+        if let Some((mate, _)) = self.with.iter().find(|(_, to)| *to != Some(&server.name)) {
+            let group = mate.settings.with.common(&settings.with);
+            let group = group.map(ToString::to_string).unwrap_or_default();
+            let (mate, here) = (&mate.name, &domain.server);
+            return Err(format!("{name} stays together with {mate} (group {group}), which is on {here}"));
+        }
+        Ok(())
+    }
+}
+
+fn fits(
+    view: &View,
+    domain: &DomainView,
+    server: &Server,
+    company: &Company<'_>,
+    now: Mono,
+) -> Result<(), (Code, String)> {
     match view.reach(server, now) {
         Reach::Down => return Err((Code::HostDown, "it is down".into())),
         Reach::Stale => {
@@ -74,6 +141,7 @@ fn fits(view: &View, domain: &DomainView, server: &Server, now: Mono) -> Result<
     if !domain.domain.settings.pin.allows(&server.name) {
         return Err((Code::Permission, format!("the domain is pinned to {}", domain.domain.settings.pin)));
     }
+    company.allows(domain, server).map_err(|why| (Code::Permission, why))?;
     if let Some(source) = view.server(domain.server.as_str()) {
         let (here, there) = (source.beat.hypervisor, server.beat.hypervisor);
         if here != there {

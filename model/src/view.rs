@@ -10,13 +10,19 @@
 mod apply;
 mod lost;
 mod place;
+mod rounds;
+mod server;
 mod tell;
 mod thing;
 
 pub use place::{DomainView, Shown};
+pub use rounds::ROUNDS_KEPT;
 pub use thing::{Thing, thing_id};
 
-use crate::{Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall};
+use crate::round::End;
+use crate::{
+    BalanceMode, Departed, Domain, DomainName, Heartbeat, Mono, Now, Outcome, ServerName, Stamp, Wall,
+};
 use imbl::OrdMap;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -74,6 +80,8 @@ pub struct Server {
     pub beat: Arc<Heartbeat>,
     /// Its domains, sorted by name.
     pub domains: Vec<Arc<Domain>>,
+    /// How a job of the server as a whole ended of which its agent does not tell the end.
+    lost: Option<Arc<Outcome>>,
     /// What the view last told about its reach in an event.
     told: Reach,
 }
@@ -107,6 +115,14 @@ pub struct View {
     departures: OrdMap<DomainName, Arc<(Departed, Mono)>>,
     /// How the last job of a domain ended, also when the server that ran it does not have the domain any more.
     outcomes: OrdMap<DomainName, Arc<Outcome>>,
+    /// What each server said last of its rounds of help.
+    rounds: OrdMap<ServerName, Arc<rounds::Told>>,
+    /// How many rounds ended with each word while we listened.
+    ended: [u64; End::ALL.len()],
+    /// What was told last of the cluster's balance; none before the first server.
+    balance: Option<BalanceMode>,
+    /// When a forwarder was found first.
+    joined: Option<Mono>,
     link: LinkState,
 }
 
@@ -118,6 +134,10 @@ impl Default for View {
             things: OrdMap::new(),
             departures: OrdMap::new(),
             outcomes: OrdMap::new(),
+            rounds: OrdMap::new(),
+            ended: [0; End::ALL.len()],
+            balance: None,
+            joined: None,
             link: LinkState { up: false, since: Mono(0) },
         }
     }
@@ -149,7 +169,7 @@ impl View {
         self.servers.len()
     }
 
-    /// The server or domain that has this number, see [`thing_id`].
+    /// The server, domain or round that has this number, see [`thing_id`].
     pub fn thing(&self, id: u64) -> Option<&Thing> {
         self.things.get(&id)
     }

@@ -14,6 +14,8 @@ fn server(view: &mut View, name: &str, change: impl FnOnce(&mut Heartbeat)) {
         cpus: vec![Ratio::new(0.5); 4],
         memory: ServerMemory { total: 1 << 24, free: 1 << 23 },
         domains: vec![],
+        job: None,
+        last: None,
         departed: vec![],
     };
     change(&mut beat);
@@ -74,4 +76,64 @@ fn each_refusal_names_its_reason() {
         none.code == Code::NoSpace && none.text.contains("herby: the domain is pinned to ferby"),
         "{none:?}"
     );
+}
+
+/// A domain of the groups `with` and `apart`, words with spaces between.
+fn member(name: &str, with: &str, apart: &str) -> Domain {
+    let groups = |text| command::parse_groups(text).expect("groups");
+    let settings = DomainSettings { with: groups(with), apart: groups(apart), ..DomainSettings::default() };
+    let name = DomainName::parse(name).expect("a name");
+    Domain { state: DomainState::Running, settings, ..Domain::new(name, Uuid::nil()) }
+}
+
+#[test]
+fn groups_forbid_what_would_join_or_part_them() {
+    let mut view = View::default();
+    view.link(true, "", Now::default());
+    server(&mut view, "ferby", |b| {
+        let leaving = Job {
+            id: "j".into(),
+            kind: JobKind::Migrate,
+            phase: "copy".into(),
+            percent: 1,
+            to: ServerName::parse("herby").ok(),
+            since: Wall(0),
+            note: None,
+        };
+        let leaving = Some(Box::new(leaving));
+        b.domains = vec![
+            member("web-1", "web", "front"),
+            Domain { job: leaving, ..member("web-2", "web", "none") },
+            member("db-1", "none", "db other"),
+            Domain { state: DomainState::Shutoff, ..member("web-3", "web", "none") },
+        ];
+    });
+    server(&mut view, "gerby", |b| {
+        b.domains = vec![
+            Domain { state: DomainState::Incoming, ..member("db-2", "none", "db") },
+            Domain { state: DomainState::Shutoff, ..member("front", "none", "front") },
+        ];
+    });
+    server(&mut view, "herby", |_| {});
+    let check = |domain: &str, to: &str| {
+        let domain = view.domain(domain, Mono(0)).expect("there");
+        check_destination(&view, &domain, &ServerName::parse(to).expect("a name"), Mono(0)).map(drop)
+    };
+    let refused = check("db-1", "gerby").expect_err("db-2 comes there");
+    assert_eq!(refused.code, Code::Permission);
+    let want = "cannot migrate db-1 to gerby: db-2 is there, and db-1 stays apart from it (group db)";
+    assert_eq!(refused.text, want);
+    check("db-1", "herby").expect("nobody is there");
+    let refused = check("web-1", "gerby").expect_err("web-2 goes elsewhere");
+    assert_eq!(refused.code, Code::Permission);
+    assert!(refused.text.contains("web-1 stays together with web-2 (group web), which"), "{refused:?}");
+    check("web-1", "herby").expect("its mate goes there too, and what is shut off counts nowhere");
+    let best = |domain: &str| {
+        let domain = view.domain(domain, Mono(0)).expect("there");
+        best_destination(&view, &domain, Mono(0)).map(|s| s.name.to_string())
+    };
+    assert_eq!((best("web-1"), best("db-1")), (Ok("herby".into()), Ok("herby".into())));
+    // it is shut off itself, and would come beside one that runs
+    let refused = check("front", "ferby").map_err(|f| f.text);
+    assert!(refused.expect_err("web-1 is there").contains("group front"));
 }

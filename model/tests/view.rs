@@ -205,6 +205,66 @@ fn a_job_that_nobody_ended_is_told_as_lost() {
 }
 
 #[test]
+fn a_servers_own_job_is_told_from_begin_to_end_also_when_nobody_tells_its_end() {
+    let job = |id: &str, since| {
+        let (kind, phase) = (JobKind::Evacuate, "ask".into());
+        Some(Box::new(Job {
+            id: id.into(),
+            kind,
+            phase,
+            percent: 9,
+            to: None,
+            since: Wall(since),
+            note: None,
+        }))
+    };
+    let last = |id: &str, at| {
+        let result = Ok("ferby has no domains".into());
+        Some(Box::new(Outcome { id: id.into(), kind: JobKind::Evacuate, at: Wall(at), result }))
+    };
+    let says = |boot, seq, job, last| {
+        said(&server(0), boot, seq, Body::Heartbeat(Box::new(Heartbeat { job, last, ..beat(vec![]) })))
+    };
+    let mut view = linked();
+    let first = view.apply(says(1, 1, None, last("old", 1)), at(1));
+    assert_eq!(texts(&first), ["server ferby state up"], "what was before is no news");
+    assert_eq!(
+        texts(&view.apply(says(1, 2, job("a", 2), last("old", 1)), at(2))),
+        ["server ferby job evacuate"]
+    );
+    assert!(view.apply(says(1, 2, job("a", 2), last("old", 1)), at(2)).is_empty());
+    let done = view.apply(says(1, 3, None, last("a", 3)), at(3));
+    assert_eq!(texts(&done), ["server ferby done evacuate: ferby has no domains"]);
+    view.apply(says(1, 4, job("b", 4), last("a", 3)), at(4));
+    let lost = texts(&view.apply(says(2, 1, None, last("a", 3)), at(5)));
+    assert!(lost[1].starts_with("server ferby failed evacuate: ETIMEDOUT cannot tell"), "{lost:?}");
+    assert!(view.apply(says(2, 2, None, last("a", 3)), at(6)).is_empty());
+    let last_id = |view: &View| view.server("ferby").and_then(|s| s.last().map(|o| o.id.to_string()));
+    assert_eq!(last_id(&view).as_deref(), Some("b"), "not an older one");
+    view.apply(says(2, 3, None, last("c", 7)), at(7));
+    assert_eq!(last_id(&view).as_deref(), Some("c"));
+}
+
+#[test]
+fn the_latest_word_about_balance_is_the_clusters_and_is_told_once() {
+    let says = |from, seq, mode, told| {
+        let settings =
+            ServerSettings { balance: Balance { mode, at: Wall(told) }, ..ServerSettings::default() };
+        said(&server(from), 1, seq, Body::Heartbeat(Box::new(Heartbeat { settings, ..beat(vec![]) })))
+    };
+    let (on, off) = (BalanceMode::On, BalanceMode::Off);
+    let mut view = linked();
+    for (from, mode, told) in [(0, on, 0), (1, off, 5)] {
+        let first = texts(&view.apply(says(from, 1, mode, told), at(1)));
+        assert!(first.iter().all(|t| !t.contains("balance")), "what we join is no news: {first:?}");
+    }
+    assert_eq!(view.balance(), Balance { mode: off, at: Wall(5) });
+    assert!(view.apply(says(0, 2, off, 5), at(2)).is_empty(), "the others hear it late");
+    assert_eq!(texts(&view.apply(says(0, 3, on, 6), at(3))), ["cluster balance on (was off)"]);
+    assert!(view.apply(says(1, 2, on, 6), at(4)).is_empty());
+}
+
+#[test]
 fn an_older_life_is_believed_only_once_the_known_one_is_down() {
     let mut view = linked();
     view.apply(said(&server(0), 5, 9, Body::Heartbeat(Box::new(beat(vec![])))), at(0));

@@ -23,9 +23,8 @@ impl View {
                 Some(News::Server { heartbeat }) => self.heartbeat(server, stamp, at, *heartbeat, now),
                 None => Vec::new(),
             },
-            Body::Command(_) | Body::RollCall | Body::Forwarder(_) | Body::Watchdog(_) | Body::Rounds(_) => {
-                Vec::new()
-            }
+            Body::Rounds(said) => self.hear_rounds(server, stamp, at, said.rounds, now),
+            Body::Command(_) | Body::Watchdog(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
         }
     }
 
@@ -35,6 +34,9 @@ impl View {
             return Vec::new();
         }
         self.link = LinkState { up, since: now.mono };
+        if up {
+            self.joined.get_or_insert(now.mono);
+        }
         let text = if up { "forwarder up".to_owned() } else { format!("forwarder down: {why}") };
         vec![Event { at: now.wall, about: About::Cluster, server: None, text }]
     }
@@ -99,6 +101,7 @@ impl View {
 
         let fresh_boot = old.as_ref().is_some_and(|s| s.stamp.boot != stamp.boot);
         let told = old.as_ref().map(|s| s.told);
+        let lost = old.as_ref().and_then(|s| s.lost_job(&beat));
         self.servers.insert(
             name.clone(),
             Arc::new(Server {
@@ -108,6 +111,7 @@ impl View {
                 at,
                 beat: Arc::new(beat),
                 domains,
+                lost,
                 told: told.unwrap_or(Reach::Down),
             }),
         );
@@ -136,6 +140,7 @@ impl View {
             Arc::make_mut(server).told = reach;
             events.push(reach_event(server, reach, now));
         }
+        events.extend(self.server_events(&name, old.as_deref(), now));
         self.end_lost_jobs(&before, now);
         events.extend(self.events_since(before, now));
         events

@@ -1,15 +1,18 @@
-//! Numbers for servers and domains, computed from their names: inode numbers are made of them.
+//! Numbers for servers, domains and rounds, computed from their names: inode numbers are made of them.
 
 use super::View;
+use crate::round::RoundId;
 use crate::{DomainName, ServerName};
 
-/// A server or a domain.
+/// A server, a domain or a round of help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
     /// A server of the view.
     Server(ServerName),
     /// A domain of the view.
     Domain(DomainName),
+    /// A round that a server of the view keeps.
+    Round(RoundId),
 }
 
 /// A number of 48 bits, never 0, from the kind and the name (FNV-1a, folded). Two of 100,000 names share one with a probability of
@@ -18,6 +21,7 @@ pub fn thing_id(thing: &Thing) -> u64 {
     let (kind, name) = match thing {
         Thing::Server(n) => (b's', n.as_str()),
         Thing::Domain(n) => (b'd', n.as_str()),
+        Thing::Round(id) => (b'r', &**id),
     };
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in std::iter::once(kind).chain(name.bytes()) {
