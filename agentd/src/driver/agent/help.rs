@@ -29,7 +29,7 @@ use crate::driver::kept::Kept;
 use crate::driver::step::Effect;
 use std::collections::BTreeMap;
 use xvm_model::negotiation::{self as talk, Negotiation, Say};
-use xvm_model::policy::{self, Engine, Habit, Need, Peers, Policy, Request};
+use xvm_model::policy::{self, Engine, Guest, Habit, Need, Peers, Policy, Request};
 use xvm_model::round::{End, RoundId};
 use xvm_model::{
     BalanceMode, Body, DomainCommand, DomainName, Failure, Mono, Now, PolicyName, ServerName, ServerSettings,
@@ -38,6 +38,8 @@ use xvm_model::{
 
 /// A server that was silent so long, in milliseconds, is not counted as one that may offer; all say something each minute.
 const PEER_MS: u64 = 180_000;
+/// How long it is remembered what a domain was like for which room was reserved, in milliseconds: longer than most migrations.
+const EXPECTED_MS: u64 = 600_000;
 /// Seconds between two samples.
 const UNIT_S: f64 = 1.0;
 
@@ -48,6 +50,8 @@ pub(super) struct Help {
     talk: Negotiation,
     /// The past of each domain that is here.
     habits: BTreeMap<DomainName, Habit>,
+    /// Domains that room is or was reserved for, as their last server described them, and when: they bring their past along.
+    expected: BTreeMap<DomainName, (Guest, Mono)>,
     log: rounds::Log,
     gossip: balance::Gossip,
     errand: errand::State,
@@ -74,6 +78,7 @@ impl Help {
             engine: Engine::new(rule(settings)),
             talk: Negotiation::new(name.clone(), boot, now.mono, !first),
             habits: BTreeMap::new(),
+            expected: BTreeMap::new(),
             log: rounds::Log::new(kept.rounds, now),
             gossip: balance::Gossip::default(),
             errand: errand::State::new(kept.errand, kept.away, now.mono),
@@ -236,6 +241,9 @@ impl Agent {
     fn talk(&mut self, input: talk::Input) {
         let host = self.picture();
         let chance = self.help.chance();
+        let now = self.now.mono;
+        self.help.expected.retain(|_, (_, at)| now.since(*at) < EXPECTED_MS);
+        self.help.expected.extend(self.help.talk.reserved().map(|g| (g.name.clone(), (g.clone(), now))));
         let effects = self.help.talk.step(input, &self.help.engine, &host, self.now, chance);
         for effect in effects {
             match effect {

@@ -20,9 +20,9 @@ impl Agent {
                 (guest.load, guest.busy) = (wants.cpus, wants.busy);
                 if d.state == DomainState::Incoming {
                     // what it wants here is not seen yet; what its last server said is
-                    if let Some(reserved) = self.help.talk.reserved().find(|g| g.name == d.name) {
+                    if let Some((expected, _)) = self.help.expected.get(&d.name) {
                         (guest.load, guest.busy, guest.habit) =
-                            (reserved.load, reserved.busy, reserved.habit);
+                            (expected.load, expected.busy, expected.habit);
                     }
                 }
                 if let Some(habit) = self.help.habits.get(&d.name) {
@@ -76,10 +76,7 @@ impl Agent {
                 .is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
         };
         for guest in host.guests.iter().filter(|g| running(&g.name)) {
-            let brought = || {
-                let reserved = self.help.talk.reserved().find(|g| g.name == guest.name);
-                reserved.map(|g| g.habit).unwrap_or_default()
-            };
+            let brought = || self.help.expected.get(&guest.name).map(|(g, _)| g.habit).unwrap_or_default();
             let mut habit = self.help.habits.get(&guest.name).copied().unwrap_or_else(brought);
             habit.note(guest.load, UNIT_S);
             self.help.habits.insert(guest.name.clone(), habit);
