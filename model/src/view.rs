@@ -16,7 +16,6 @@ mod tell;
 mod thing;
 
 pub use place::{DomainView, Shown};
-pub use rounds::ROUNDS_KEPT;
 pub use thing::{Thing, thing_id};
 
 use crate::round::End;

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use xvm_model::message::Rounds;
 use xvm_model::policy::Need;
-use xvm_model::round::{Accepted, Bid, Brought, End, Ending, Refused, Round, Verdict, Wished};
-use xvm_model::view::ROUNDS_KEPT;
+use xvm_model::round::{Accepted, Bid, Brought, End, Ending, KEPT, Refused, Round, Verdict, Wished};
 use xvm_model::*;
 
 fn server(name: &str) -> ServerName {
@@ -135,7 +134,7 @@ fn rounds_of_one_server_are_bounded_and_their_names_are_safe() {
     strange.push(round(40, 1));
     view.apply(said(7, 1, strange), at(1));
     let kept: Vec<&str> = view.rounds().map(|r| &*r.id).collect();
-    assert!(kept.len() <= ROUNDS_KEPT && kept.first() == Some(&"ferby.7.26"), "{kept:?}");
+    assert!(kept.len() <= KEPT && kept.first() == Some(&"ferby.7.26"), "{kept:?}");
     assert_eq!(kept.iter().filter(|id| **id == "ferby.7.40").count(), 1);
     let number = view::thing_id(&Thing::Round("ferby.7.40".into()));
     assert_eq!(view.thing(number), Some(&Thing::Round("ferby.7.40".into())));

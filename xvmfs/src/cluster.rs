@@ -9,12 +9,16 @@ use crate::stream::Streams;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use xvm_bus::{Client, Clock, Incoming, Link, Publisher, Receiver};
-use xvm_model::history::Histories;
-use xvm_model::{Body, Counters, Envelope, Event, Failure, Mono, Now, Sender, ServerName, Topic, View};
+use xvm_model::history::{Histories, arrival};
+use xvm_model::{
+    Body, Counters, Domain, DomainChange, Envelope, Event, Failure, Mono, News, Now, Sender, ServerName,
+    Topic, View,
+};
 
 /// When roll-calls are sent after a forwarder is found, in milliseconds: our side to the publishers may connect later than the side
 /// that hears.
@@ -38,6 +42,8 @@ pub struct Cluster {
     histories: Mutex<Histories>,
     /// What forwarders said of themselves, and when.
     counters: Mutex<BTreeMap<ServerName, (Counters, Mono)>>,
+    /// How many moves were heard of, by order and by a round of help.
+    moves: [AtomicU64; 2],
     /// The last refusal of each directory.
     refusals: Mutex<Refusals>,
     /// Open `events` files.
@@ -61,6 +67,7 @@ impl Cluster {
             forwarders,
             histories: Mutex::default(),
             counters: Mutex::default(),
+            moves: Default::default(),
             refusals: Mutex::default(),
             streams: Streams::default(),
         })
@@ -140,6 +147,7 @@ impl Cluster {
             Place::Cluster => Subject::Cluster,
             Place::Server(name) => Subject::Server(view.server(name.as_str())?.clone()),
             Place::Domain(name) => Subject::Domain(Box::new(view.domain(name.as_str(), now.mono)?)),
+            Place::Round(id) => Subject::Round(view.round(id)?.clone()),
         };
         Some(Scene { cluster: self, view, now, thing })
     }
@@ -187,6 +195,7 @@ impl Cluster {
     }
 
     fn hear(&self, envelope: Envelope) {
+        self.note_arrivals(&envelope);
         match (&envelope.from, &envelope.body) {
             (Sender::Forwarder(name), Body::Forwarder(counters)) => {
                 let mut known = locked(&self.counters);
@@ -213,6 +222,28 @@ impl Cluster {
         }
     }
 
+    /// Writes down which domains came to the sender from another server. What its record said before is not looked up in all moves.
+    fn note_arrivals(&self, envelope: &Envelope) {
+        let Sender::Agent(name) = &envelope.from else { return };
+        let view = self.view();
+        let server = view.server(name.as_str());
+        for domain in records(&envelope.body) {
+            let Some(came) = arrival(domain, name) else { continue };
+            let known = server.and_then(|s| s.domain(&domain.name));
+            if known.and_then(|d| arrival(d, name)) != Some(came)
+                && self.histories().moved(&domain.name, name, came)
+                && server.is_some()
+            {
+                self.moves[usize::from(came.round.is_some())].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Moves that were heard of since the mount, by order and by a round of help.
+    pub fn moves(&self) -> [u64; 2] {
+        [0, 1].map(|i: usize| self.moves[i].load(Ordering::Relaxed))
+    }
+
     /// Publishes a changed view and tells its events.
     fn change(&self, f: impl FnOnce(&mut View, Now) -> Vec<Event>) {
         let mut view = (**self.view.load()).clone();
@@ -220,6 +251,24 @@ impl Cluster {
         self.view.store(Arc::new(view));
         self.streams.tell(&events);
         self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+/// The records of domains in a message.
+fn records(body: &Body) -> &[Domain] {
+    let change = match body {
+        Body::Heartbeat(beat) => return &beat.domains,
+        Body::Domain(change) => change,
+        Body::Reply(reply) => match &reply.news {
+            Some(News::Domain { change }) => change,
+            Some(News::Server { heartbeat }) => return &heartbeat.domains,
+            None => return &[],
+        },
+        _ => return &[],
+    };
+    match &**change {
+        DomainChange::Is { domain } => std::slice::from_ref(domain),
+        DomainChange::Gone { .. } | DomainChange::Departed { .. } => &[],
     }
 }
 

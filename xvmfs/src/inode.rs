@@ -9,6 +9,7 @@
 //!
 //! Row 0 is the directory itself, row N+1 the table's row N. The root of the mount is 1, as FUSE wants it.
 
+use xvm_model::round::RoundId;
 use xvm_model::view::thing_id;
 use xvm_model::{DomainName, ServerName, Thing};
 
@@ -27,6 +28,8 @@ pub enum TableId {
     Domain = 3,
     /// `servers/NAME/domains/DOMAIN`: the thing is the domain; a domain in two servers' directories is one link.
     Link = 4,
+    /// `help/ROUND`.
+    Round = 5,
 }
 
 /// An inode number taken apart.
@@ -61,6 +64,7 @@ impl Inode {
             2 => TableId::Server,
             3 => TableId::Domain,
             4 => TableId::Link,
+            5 => TableId::Round,
             _ => return None,
         };
         let row = ((number >> 48 & 0xff) as u8).checked_sub(1);
@@ -75,6 +79,11 @@ impl Inode {
     /// `domains/NAME` or a file in it.
     pub fn domain(name: &DomainName, row: Option<u8>) -> Self {
         Inode { table: TableId::Domain, row, thing: thing_id(&Thing::Domain(name.clone())) }
+    }
+
+    /// `help/ROUND` or a file in it.
+    pub fn round(id: &RoundId, row: Option<u8>) -> Self {
+        Inode { table: TableId::Round, row, thing: thing_id(&Thing::Round(id.clone())) }
     }
 
     /// The link to a domain in a server's directory.
@@ -95,8 +104,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..4, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
-            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link][table];
+        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..5, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
+            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round][table];
             let inode = Inode { table, row, thing };
             prop_assert_eq!(Inode::parse(inode.number()), Some(inode));
         }

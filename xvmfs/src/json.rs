@@ -1,6 +1,7 @@
 //! The `json` files: all that a directory knows, for jq and programs.
 
 use serde_json::{Value, json};
+use xvm_model::round::Round;
 use xvm_model::{DomainView, Now, Server, View};
 
 /// With indents and a line end.
@@ -37,8 +38,15 @@ pub fn server(view: &View, s: &Server, now: Now) -> Value {
         map.insert("boot".into(), json!(s.stamp.boot));
         map.insert("heard".into(), json!(s.heard.wall));
         map.insert("age_ms".into(), json!(now.mono.since(s.heard.mono)));
+        map.insert("job".into(), json!(s.beat.job));
+        map.insert("last".into(), json!(s.last()));
         let names: Vec<_> = view.domains_of(s, now.mono).collect();
         map.insert("domains".into(), json!(names));
     }
     value
+}
+
+/// A round of help: what its asker wrote down.
+pub fn round(r: &Round) -> Value {
+    serde_json::to_value(r).expect("records have string keys only")
 }

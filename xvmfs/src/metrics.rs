@@ -3,7 +3,8 @@
 use crate::row::Scene;
 use std::fmt::{Display, Write as _};
 use xvm_model::domain::DomainState;
-use xvm_model::{Counters, DomainView, Reach, Server};
+use xvm_model::round::End;
+use xvm_model::{BalanceMode, Counters, DomainView, Reach, Server};
 
 /// One family: its name, type and help, then its samples.
 struct Family<'a> {
@@ -33,6 +34,7 @@ pub fn text(scene: &Scene) -> String {
     let mut out = String::new();
     servers(&mut out, scene);
     domains(&mut out, scene);
+    help(&mut out, scene);
     bus(&mut out, scene);
     out
 }
@@ -121,6 +123,29 @@ fn domains(out: &mut String, scene: &Scene) {
     devices("xvm_domain_network_sent_bytes_total", "Bytes that the domain sent.", |d| {
         d.domain.nics.iter().map(|n| (n.name.to_string(), n.sent)).collect()
     });
+}
+
+fn help(out: &mut String, scene: &Scene) {
+    let mode = scene.view.balance().mode;
+    let mut family =
+        Family::new(out, "xvm_balance_mode", "gauge", "1 for what the cluster was told about balancing.");
+    for word in BalanceMode::ALL {
+        family.sample(&[("mode", word.word())], u8::from(*word == mode));
+    }
+    let running = scene.view.rounds().filter(|r| r.outcome.is_none()).count();
+    Family::new(out, "xvm_help_rounds_running", "gauge", "Rounds of help that have not ended.")
+        .sample(&[], running);
+    let about = "Rounds of help that ended since this mount listens, by how.";
+    let mut family = Family::new(out, "xvm_help_rounds_total", "counter", about);
+    for (end, n) in End::ALL.iter().zip(scene.view.rounds_ended()) {
+        family.sample(&[("end", end.word())], n);
+    }
+    let about =
+        "Domains that came to another server since this mount listens, by a round of help or by an order.";
+    let mut family = Family::new(out, "xvm_moves_total", "counter", about);
+    for (by, n) in ["order", "help"].iter().zip(scene.cluster.moves()) {
+        family.sample(&[("by", by)], n);
+    }
 }
 
 fn bus(out: &mut String, scene: &Scene) {

@@ -3,13 +3,16 @@
 //! Whether a domain's state allows a command is decided by its agent, which knows; here is decided what only the whole cluster
 //! knows: whether there is such a server, whether it is heard, and where a migration may go.
 
+mod balance;
+
 use crate::cluster::Cluster;
 use crate::row::{Kind, Place, Row, Scene, Subject};
 use std::time::Duration;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
 use xvm_model::placement::{best_destination, check_destination};
 use xvm_model::{
-    Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Server, ServerName, Shown,
+    Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Reply, Server,
+    ServerName, Shown,
 };
 
 impl Cluster {
@@ -58,7 +61,9 @@ impl Cluster {
                     self.roll_call();
                     Ok("asked".into())
                 }
+                ClusterCommand::Balance { mode } => self.balance(mode).await,
             },
+            Place::Round(_) => Err(Failure::new(Code::Permission, "a round of help takes no commands")),
             Place::Server(_) => {
                 let command = parse_line(SERVER_VERBS, line)?;
                 let scene = self.scene(place).ok_or_else(|| gone(place))?;
@@ -160,12 +165,7 @@ impl Cluster {
     async fn send(&self, server: &Server, order: Order) -> Result<String, Failure> {
         let heard = (server.at, server.heard.mono);
         let reply = self.client().order(&server.name, server.stamp.boot, heard, order).await?;
-        match reply.answer {
-            Answer::Done { text } => Ok(text.into()),
-            Answer::Accepted => Ok(format!("accepted as job {}", reply.id)),
-            Answer::Failed { failure } => Err(failure),
-            Answer::Working => Err(Failure::new(Code::TimedOut, "the agent works on it still".to_owned())),
-        }
+        answered(reply)
     }
 
     /// Waits until no job runs at `place` or `bound` is over; `None` when a job runs still.
@@ -187,13 +187,23 @@ impl Cluster {
     pub fn idle_text(&self, place: &Place) -> Option<String> {
         let Some(scene) = self.scene(place) else { return Some(String::new()) };
         match &scene.thing {
-            Subject::Cluster => Some(String::new()),
-            Subject::Server(s) if crate::tables::server::jobs(&scene, s).is_empty() => {
+            Subject::Cluster | Subject::Round(_) => Some(String::new()),
+            Subject::Server(s) if crate::tables::server::is_idle(&scene, s) => {
                 Some(crate::tables::server::outcomes(&scene, s))
             }
             Subject::Domain(d) if d.domain.job.is_none() => Some(crate::tables::domain::outcome(d)),
             _ => None,
         }
+    }
+}
+
+/// One line of a reply: what is true now, or which job goes on.
+fn answered(reply: Reply) -> Result<String, Failure> {
+    match reply.answer {
+        Answer::Done { text } => Ok(text.into()),
+        Answer::Accepted => Ok(format!("accepted as job {}", reply.id)),
+        Answer::Failed { failure } => Err(failure),
+        Answer::Working => Err(Failure::new(Code::TimedOut, "the agent works on it still".to_owned())),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
+use xvm_model::round::{Round, RoundId};
 use xvm_model::{About, DomainName, DomainView, Now, Order, Server, ServerName, View};
 
 /// One file, or one directory of things.
@@ -48,12 +49,14 @@ pub enum Kind {
     Domains,
     /// The directory `servers/NAME/domains`.
     Links,
+    /// The directory `help`.
+    Help,
 }
 
 impl Kind {
     /// Whether the row is a directory.
     pub fn is_dir(&self) -> bool {
-        matches!(self, Kind::Servers | Kind::Domains | Kind::Links)
+        matches!(self, Kind::Servers | Kind::Domains | Kind::Links | Kind::Help)
     }
 
     /// Whether it can be written.
@@ -71,6 +74,8 @@ pub enum Place {
     Server(ServerName),
     /// `domains/NAME`
     Domain(DomainName),
+    /// `help/ROUND`
+    Round(RoundId),
 }
 
 impl Place {
@@ -80,6 +85,7 @@ impl Place {
             Place::Cluster => crate::tables::cluster::ROWS,
             Place::Server(_) => crate::tables::server::ROWS,
             Place::Domain(_) => crate::tables::domain::ROWS,
+            Place::Round(_) => crate::tables::round::ROWS,
         }
     }
 
@@ -89,13 +95,14 @@ impl Place {
             Place::Cluster => String::new(),
             Place::Server(n) => format!("servers/{n}"),
             Place::Domain(n) => format!("domains/{n}"),
+            Place::Round(id) => format!("help/{id}"),
         }
     }
 
     /// Which events are heard here.
     pub fn about(&self) -> About {
         match self {
-            Place::Cluster => About::Cluster,
+            Place::Cluster | Place::Round(_) => About::Cluster,
             Place::Server(n) => About::Server(n.clone()),
             Place::Domain(n) => About::Domain(n.clone()),
         }
@@ -122,6 +129,8 @@ pub enum Subject {
     Server(Arc<Server>),
     /// A domain.
     Domain(Box<DomainView>),
+    /// A round of help.
+    Round(Arc<Round>),
 }
 
 impl Scene<'_> {
@@ -141,10 +150,18 @@ impl Scene<'_> {
         }
     }
 
+    /// The round's record. Rows of the round table are only rendered for rounds.
+    pub fn round(&self) -> Option<&Round> {
+        match &self.thing {
+            Subject::Round(r) => Some(r),
+            _ => None,
+        }
+    }
+
     /// Seconds since the thing was heard, as text with one decimal.
     pub fn age(&self) -> String {
         let heard = match &self.thing {
-            Subject::Cluster => return "0.0".into(),
+            Subject::Cluster | Subject::Round(_) => return "0.0".into(),
             Subject::Server(s) => s.heard,
             Subject::Domain(d) => d.heard,
         };

@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod domain;
+pub mod round;
 pub mod server;

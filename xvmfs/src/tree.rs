@@ -5,7 +5,8 @@ use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
-use xvm_model::{Code, DomainName, Failure, Server, ServerName, Thing, Wall};
+use xvm_model::round::RoundId;
+use xvm_model::{Code, DomainName, Failure, Server, ServerName, Thing, View, Wall};
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum Label {
     Server(ServerName),
     /// A domain's.
     Domain(DomainName),
+    /// A round's.
+    Round(RoundId),
 }
 
 impl Label {
@@ -62,6 +65,7 @@ impl Label {
             Label::Row(name) => name,
             Label::Server(name) => name.as_str(),
             Label::Domain(name) => name.as_str(),
+            Label::Round(id) => id,
         }
     }
 }
@@ -114,10 +118,11 @@ impl Tree {
         let inode = Inode::parse(ino).ok_or_else(stale)?;
         let place = match inode.table {
             TableId::Cluster => Place::Cluster,
-            TableId::Server | TableId::Domain | TableId::Link => {
+            TableId::Server | TableId::Domain | TableId::Link | TableId::Round => {
                 match (self.cluster.view().thing(inode.thing), inode.table) {
                     (Some(Thing::Server(n)), TableId::Server) => Place::Server(n.clone()),
                     (Some(Thing::Domain(n)), TableId::Domain) => Place::Domain(n.clone()),
+                    (Some(Thing::Round(id)), TableId::Round) => Place::Round(id.clone()),
                     (Some(Thing::Domain(n)), TableId::Link) => return Ok(Node::Link(n.clone())),
                     _ => return Err(stale()),
                 }
@@ -152,6 +157,11 @@ impl Tree {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
                 let domain = view.domain(name, now).ok_or_else(|| absent("domains", name))?;
                 Inode::domain(&domain.domain.name, None).number()
+            }
+            Node::Row(_, Row { kind: Kind::Help, .. }) => {
+                let view = self.cluster.view();
+                let round = view.round(name).ok_or_else(|| absent("help", name))?;
+                Inode::round(&round.id, None).number()
             }
             Node::Row(Place::Server(server), Row { kind: Kind::Links, .. }) => {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
@@ -240,6 +250,10 @@ impl Tree {
                 .domain_names()
                 .map(|n| entry(Inode::domain(n, None), FileKind::Dir, Label::Domain(n.clone())))
                 .collect(),
+            Node::Row(_, Row { kind: Kind::Help, .. }) => view
+                .rounds()
+                .map(|r| entry(Inode::round(&r.id, None), FileKind::Dir, Label::Round(r.id.clone())))
+                .collect(),
             Node::Row(Place::Server(name), Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
@@ -263,6 +277,7 @@ impl Tree {
         match self.node(ino) {
             Ok(Node::Dir(Place::Server(_))) => row_of(|k| matches!(k, Kind::Servers)),
             Ok(Node::Dir(Place::Domain(_))) => row_of(|k| matches!(k, Kind::Domains)),
+            Ok(Node::Dir(Place::Round(_))) => row_of(|k| matches!(k, Kind::Help)),
             Ok(Node::Row(Place::Server(name), ..)) => Inode::server(&name, None).number(),
             _ => ROOT,
         }
@@ -328,9 +343,10 @@ impl Tree {
     /// The same with another errno.
     pub fn refuse_as(&self, code: Code, ino: u64, what: &str, why: &str) -> Failure {
         let place = match self.node(ino) {
+            // a round has no file `error`
+            Ok(Node::Dir(Place::Round(_)) | Node::Row(Place::Round(_), _)) | Err(_) => Place::Cluster,
             Ok(Node::Dir(place) | Node::Row(place, ..)) => place,
             Ok(Node::Link(name)) => Place::Domain(name),
-            Err(_) => Place::Cluster,
         };
         self.cluster.refuse(&place, Failure::new(code, format!("cannot {what}: {why}")))
     }
@@ -346,6 +362,7 @@ impl Tree {
                 Place::Cluster => crate::tables::cluster::help(&scene),
                 Place::Server(_) => crate::tables::server::help(&scene),
                 Place::Domain(_) => crate::tables::domain::help(&scene),
+                Place::Round(_) => String::new(),
             },
             _ => String::new(),
         })
@@ -355,6 +372,7 @@ impl Tree {
         match self.cluster.scene(place).map(|s| s.thing) {
             Some(Subject::Server(s)) => s.heard.wall,
             Some(Subject::Domain(d)) => d.heard.wall,
+            Some(Subject::Round(r)) => View::round_changed(&r),
             Some(Subject::Cluster) | None => self.born,
         }
     }
@@ -366,6 +384,7 @@ fn row_inode(place: &Place, row: usize) -> Inode {
         Place::Cluster => Inode { table: TableId::Cluster, row, thing: 0 },
         Place::Server(name) => Inode::server(name, row),
         Place::Domain(name) => Inode::domain(name, row),
+        Place::Round(id) => Inode::round(id, row),
     }
 }
 

@@ -5,12 +5,9 @@
 
 use super::{Thing, View};
 use crate::event::{About, Event, word};
-use crate::round::{Ending, Round, Verdict};
+use crate::round::{Ending, KEPT, Round, Verdict};
 use crate::{Mono, Now, ServerName, Stamp, Wall};
 use std::sync::Arc;
-
-/// The most rounds that are kept of one server; of more, the latest.
-pub const ROUNDS_KEPT: usize = 16;
 
 /// What one server said last of its rounds.
 #[derive(Debug, Clone)]
@@ -57,7 +54,7 @@ impl View {
         }
         // an id becomes the name of a directory
         said.retain(|r| r.asker == server && asker_of(&r.id) == Some(server.as_str()));
-        said.drain(..said.len().saturating_sub(ROUNDS_KEPT));
+        said.drain(..said.len().saturating_sub(KEPT));
         let known = old.as_ref().map_or(&[][..], |old| &old.rounds);
         let mut rounds: Vec<Arc<Round>> = Vec::with_capacity(said.len());
         let mut events = Vec::new();

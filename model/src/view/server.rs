@@ -2,7 +2,7 @@
 
 use super::{Server, View};
 use crate::event::{About, Event};
-use crate::{Balance, Code, Failure, Heartbeat, Now, Outcome, ServerName};
+use crate::{Balance, Code, Failure, Heartbeat, Job, Now, Outcome, ServerName};
 use std::sync::Arc;
 
 /// Whoever joins hears what was decided before it came for so long, in milliseconds: that is no news.
@@ -19,11 +19,11 @@ impl Server {
 
     /// Its last lost job, once `beat` is applied. Whoever waits for a job must not be told how an older one ended.
     pub(super) fn lost_job(&self, beat: &Heartbeat) -> Option<Arc<Outcome>> {
-        let ended = |job: &&Box<crate::Job>| {
+        let vanished = |job: &&Job| {
             beat.job.as_ref().is_none_or(|j| j.id != job.id)
                 && beat.last.as_ref().is_none_or(|o| o.id != job.id)
         };
-        let Some(job) = self.beat.job.as_ref().filter(ended) else { return self.lost.clone() };
+        let Some(job) = self.beat.job.as_deref().filter(vanished) else { return self.lost.clone() };
         let text = format!(
             "cannot tell how the {} of {} ended: the agent that ran it was lost meanwhile",
             job.kind, self.name

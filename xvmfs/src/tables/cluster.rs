@@ -16,7 +16,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "status",
         mode: 0o444,
-        about: "the cluster in two tables for people",
+        about: "the cluster for people: its bus, whether servers help each other, and two tables",
         kind: Kind::Text(status),
     },
     CTL,
@@ -33,13 +33,23 @@ pub const ROWS: &[Row] = &[
         about: "counters and gauges of the cluster, its bus and this mount, in Prometheus' text format",
         kind: Kind::Text(crate::metrics::text),
     },
+    Row {
+        name: "help",
+        mode: 0o755,
+        about: "a directory for each round in which a server asked the others for help, named SERVER.BOOT.NUMBER; the last 16 of each server",
+        kind: Kind::Help,
+    },
     Row { name: "servers", mode: 0o755, about: "a directory for each physical machine", kind: Kind::Servers },
     Row { name: "domains", mode: 0o755, about: "a directory for each virtual machine", kind: Kind::Domains },
 ];
 
 /// The tables in words, for README and the manual page: directory as it is written, and its rows.
-pub const DIRECTORIES: &[(&str, &[Row])] =
-    &[("", ROWS), ("servers/NAME", super::server::ROWS), ("domains/NAME", super::domain::ROWS)];
+pub const DIRECTORIES: &[(&str, &[Row])] = &[
+    ("", ROWS),
+    ("servers/NAME", super::server::ROWS),
+    ("domains/NAME", super::domain::ROWS),
+    ("help/ROUND", super::round::ROWS),
+];
 
 /// More domains than this are counted in `status`, not listed.
 const LISTED: usize = 200;
@@ -78,6 +88,7 @@ fn status(scene: &Scene) -> String {
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all");
     line(format!("xvm {}: {servers} servers ({up} up), {domains} domains", env!("CARGO_PKG_VERSION")));
     line(bus);
+    line(balance(scene));
     line(String::new());
     let width = name_width(view.servers().map(|s| s.name.as_str()));
     line(format!(
@@ -113,6 +124,18 @@ fn status(scene: &Scene) -> String {
     out
 }
 
+/// `balance on`, with the servers of which another word was heard last.
+fn balance(scene: &Scene) -> String {
+    let mode = scene.view.balance().mode;
+    let behind = scene.view.servers().filter(|s| s.beat.settings.balance.mode != mode);
+    let behind: Vec<String> =
+        behind.map(|s| format!("{} {}", s.name, s.beat.settings.balance.mode)).collect();
+    match &behind[..] {
+        [] => format!("balance {mode}"),
+        [..] => format!("balance {mode} (not known yet to all: {})", behind.join(", ")),
+    }
+}
+
 fn name_width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.map(|n| n.chars().count()).max().unwrap_or(0).clamp(8, 40)
 }
@@ -124,5 +147,5 @@ pub fn usage<C>(verbs: &[Verb<C>]) -> String {
 
 /// What reading `ctl` gives.
 pub fn help(scene: &Scene) -> String {
-    format!("{}# {}\n", usage(CLUSTER_VERBS), scene.cluster.bus_sentence())
+    format!("{}# {}; {}\n", usage(CLUSTER_VERBS), balance(scene), scene.cluster.bus_sentence())
 }

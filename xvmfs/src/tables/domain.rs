@@ -2,8 +2,9 @@
 
 use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
-use xvm_model::command::{DOMAIN_VERBS, parse_pin, parse_priority};
-use xvm_model::{DomainCommand, DomainView, Order, lifecycle};
+use xvm_model::command::{DOMAIN_VERBS, parse_groups, parse_pin, parse_priority};
+use xvm_model::history::arrival;
+use xvm_model::{DomainCommand, DomainView, Job, Order, Outcome, lifecycle};
 
 /// Its files, in the order of the listing.
 pub const ROWS: &[Row] = &[
@@ -74,6 +75,18 @@ pub const ROWS: &[Row] = &[
         about: "the servers where it may run, spaces between; none when it may run anywhere",
         kind: Kind::Setting(pin, set_pin),
     },
+    Row {
+        name: "with",
+        mode: 0o644,
+        about: "groups of domains that stay together on one server, spaces between; none when it is in no group",
+        kind: Kind::Setting(with, set_with),
+    },
+    Row {
+        name: "apart",
+        mode: 0o644,
+        about: "groups of domains that never come together on one server, spaces between; none when it is in no group",
+        kind: Kind::Setting(apart, set_apart),
+    },
     CTL,
     Row {
         name: "events",
@@ -91,13 +104,13 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "job",
         mode: 0o444,
-        about: "the job that runs, `key value` lines: kind, phase, percent, to, since, id; none",
+        about: "the job that runs, `key value` lines: kind, phase, percent, to, since, id, note; none",
         kind: text(job),
     },
     Row {
         name: "history",
         mode: 0o444,
-        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load",
+        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and `# TIME moved FROM TO ROUND|- WHY` for each move",
         kind: text(history),
     },
 ];
@@ -129,6 +142,12 @@ fn status(scene: &Scene) -> String {
         out.put("memory", &record.memory.current);
         out.put("priority", &record.settings.priority);
         out.put("pin", &record.settings.pin);
+        out.put("with", &record.settings.with);
+        out.put("apart", &record.settings.apart);
+        if let Some(came) = arrival(record, &d.server) {
+            let round = came.round.as_deref().unwrap_or("-");
+            out.put("came", &format!("{} {} {round} {}", came.from, came.at.rfc3339(), came.why));
+        }
         out.put("job", &job_brief(d));
         out.put("age", &scene.age());
         out.text()
@@ -227,6 +246,14 @@ fn pin(scene: &Scene) -> String {
     of(scene, |d| format!("{}\n", d.domain.settings.pin))
 }
 
+fn with(scene: &Scene) -> String {
+    of(scene, |d| format!("{}\n", d.domain.settings.with))
+}
+
+fn apart(scene: &Scene) -> String {
+    of(scene, |d| format!("{}\n", d.domain.settings.apart))
+}
+
 fn order(scene: &Scene, command: DomainCommand) -> Result<Order, String> {
     let name = scene.domain().map(|d| d.domain.name.clone()).ok_or("there is no such domain")?;
     Ok(Order::Domain { name, command })
@@ -247,18 +274,31 @@ fn set_pin(scene: &Scene, text: &str) -> Result<Order, String> {
     order(scene, command)
 }
 
+fn set_with(scene: &Scene, text: &str) -> Result<Order, String> {
+    order(scene, DomainCommand::With { value: parse_groups(text)? })
+}
+
+fn set_apart(scene: &Scene, text: &str) -> Result<Order, String> {
+    order(scene, DomainCommand::Apart { value: parse_groups(text)? })
+}
+
 fn job(scene: &Scene) -> String {
-    of(scene, |d| match &d.domain.job {
-        None => "none\n".into(),
-        Some(j) => {
-            let to = j.to.as_ref().map_or("-", |t| t.as_str());
-            let since = j.since.rfc3339();
-            format!(
-                "kind {}\nphase {}\npercent {}\nto {to}\nsince {since}\nid {}\n",
-                j.kind, j.phase, j.percent, j.id
-            )
-        }
-    })
+    of(scene, |d| job_lines(d.domain.job.as_deref()))
+}
+
+/// The text of a file `job`.
+pub fn job_lines(job: Option<&Job>) -> String {
+    let Some(j) = job else { return "none\n".into() };
+    let to = j.to.as_ref().map_or("-", |t| t.as_str());
+    let since = j.since.rfc3339();
+    let mut out = format!(
+        "kind {}\nphase {}\npercent {}\nto {to}\nsince {since}\nid {}\n",
+        j.kind, j.phase, j.percent, j.id
+    );
+    if let Some(note) = &j.note {
+        writeln!(out, "note {note}").expect("a String takes all");
+    }
+    out
 }
 
 fn history(scene: &Scene) -> String {
@@ -267,7 +307,12 @@ fn history(scene: &Scene) -> String {
 
 /// How the last job ended: what `wait` prints.
 pub fn outcome(d: &DomainView) -> String {
-    match d.last.as_deref() {
+    outcome_line(d.last.as_deref())
+}
+
+/// An outcome as `wait` prints it.
+pub fn outcome_line(last: Option<&Outcome>) -> String {
+    match last {
         None => "no job has run\n".into(),
         Some(o) => match &o.result {
             Ok(text) => format!("done {}: {text}\n", o.kind),

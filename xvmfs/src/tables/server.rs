@@ -1,8 +1,11 @@
 //! `servers/NAME`
 
+use super::domain::{job_lines, outcome_line};
 use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
 use std::fmt::Write as _;
-use xvm_model::command::{SERVER_VERBS, parse_accepting, parse_heartbeat, parse_policy, parse_watchdog};
+use xvm_model::command::{
+    SERVER_VERBS, parse_accepting, parse_even, parse_heartbeat, parse_policy, parse_watchdog,
+};
 use xvm_model::event::word;
 use xvm_model::{Order, Server, ServerCommand};
 
@@ -60,8 +63,14 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "policy",
         mode: 0o644,
-        about: "the rule by which it counts as overloaded: points",
+        about: "the rule by which it asks for help and offers it: points or adaptive, see xvm-policy(7)",
         kind: Kind::Setting(policy, set_policy),
+    },
+    Row {
+        name: "even",
+        mode: 0o644,
+        about: "on or off: whether the policy adaptive also evens out load that overloads nobody",
+        kind: Kind::Setting(even, set_even),
     },
     Row {
         name: "domains",
@@ -80,13 +89,19 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "wait",
         mode: 0o444,
-        about: "blocks until no job runs on any of its domains, then tells how the last job of each ended",
+        about: "blocks until no job of it or of any of its domains runs, then tells how its own last job ended, and the last of each domain",
         kind: Kind::Wait,
+    },
+    Row {
+        name: "job",
+        mode: 0o444,
+        about: "its own job (evacuate, restore), `key value` lines: kind, phase, percent, to, since, id, note; none",
+        kind: Kind::Text(job),
     },
     Row {
         name: "history",
         mode: 0o444,
-        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load",
+        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and `# TIME moved DOMAIN FROM TO ROUND|- WHY` for each domain that came or went",
         kind: Kind::Text(history),
     },
 ];
@@ -112,7 +127,10 @@ fn status(scene: &Scene) -> String {
         out.put("memory-free", &b.memory.free);
         out.put("domains", &scene.view.domains_of(s, scene.now.mono).count());
         out.put("accepting", &on_off(b.settings.accepting));
+        out.put("policy", &b.settings.policy);
         out.put("points", &b.points);
+        out.put("balance", &b.settings.balance.mode);
+        out.put("job", &own_job(s));
         out.put("heartbeat", &heartbeat_text(s));
         out.put("age", &scene.age());
         out.text()
@@ -174,6 +192,19 @@ fn policy(scene: &Scene) -> String {
     of(scene, |s| format!("{}\n", s.beat.settings.policy))
 }
 
+fn even(scene: &Scene) -> String {
+    of(scene, |s| format!("{}\n", on_off(s.beat.settings.even)))
+}
+
+/// Its own job in a few words.
+fn own_job(s: &Server) -> String {
+    s.beat.job.as_ref().map_or("none".to_owned(), |j| format!("{} {} %", j.kind, j.percent))
+}
+
+fn job(scene: &Scene) -> String {
+    of(scene, |s| job_lines(s.beat.job.as_deref()))
+}
+
 fn history(scene: &Scene) -> String {
     of(scene, |s| scene.cluster.histories().server_text(&s.name))
 }
@@ -198,16 +229,25 @@ fn set_policy(_: &Scene, text: &str) -> Result<Order, String> {
     order(parse_policy(text))
 }
 
+fn set_even(_: &Scene, text: &str) -> Result<Order, String> {
+    order(parse_even(text))
+}
+
+/// Whether no job of it or of its domains runs.
+pub fn is_idle(scene: &Scene, server: &Server) -> bool {
+    server.beat.job.is_none() && jobs(scene, server).is_empty()
+}
+
 /// The domains on which a job runs.
-pub fn jobs(scene: &Scene, server: &Server) -> Vec<String> {
+fn jobs(scene: &Scene, server: &Server) -> Vec<String> {
     let on = scene.view.domains_of(server, scene.now.mono);
     let with_job = on.filter(|n| server.domain(n).is_some_and(|d| d.job.is_some()));
     with_job.map(|n| n.to_string()).collect()
 }
 
-/// How the last job of each domain ended: what `wait` prints.
+/// How its own last job ended, then that of each domain: what `wait` prints.
 pub fn outcomes(scene: &Scene, server: &Server) -> String {
-    let mut out = String::new();
+    let mut out = server.last().map(|last| outcome_line(Some(last))).unwrap_or_default();
     for name in scene.view.domains_of(server, scene.now.mono) {
         if let Some(d) = scene.view.domain(name.as_str(), scene.now.mono).filter(|d| d.last.is_some()) {
             write!(out, "{} {}", word(name.as_str()), super::domain::outcome(&d))
@@ -224,7 +264,8 @@ pub fn help(scene: &Scene) -> String {
         let jobs = jobs(scene, s);
         let jobs = if jobs.is_empty() { "none".to_owned() } else { jobs.join(" ") };
         let reach = scene.view.reach(s, scene.now.mono);
-        writeln!(out, "# state {reach}, jobs {jobs}").expect("a String takes all");
+        writeln!(out, "# state {reach}, job {}, jobs of domains {jobs}", own_job(s))
+            .expect("a String takes all");
         out
     })
 }
