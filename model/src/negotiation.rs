@@ -56,8 +56,8 @@ pub const LEASE_MS: u64 = 30_000;
 pub const REPEAT_MS: u64 = 200;
 /// How long an asker waits for `held`; far less than [`LEASE_MS`], so that a move begins with most of the lease left.
 pub const HELD_MS: u64 = 2_000;
-/// How often the lease is renewed while the domain moves.
-pub const RENEW_MS: u64 = 5_000;
+/// How often the lease is renewed while the domain moves: two may be lost.
+pub const RENEW_MS: u64 = 10_000;
 /// How long an asker rests after a round; after each that brought nothing twice as long as before.
 pub const REST_MS: u64 = 5_000;
 /// The longest rest.
@@ -222,13 +222,25 @@ impl Negotiation {
             Input::Ask(request) => self.ask(request, at, &mut out),
             Input::Moved { round, result } => self.moved(&round, result, at, &mut out),
             Input::Cancel => self.cancel(at, &mut out),
-            Input::Heard { from, say } if from != self.name => self.heard(from, say, at, &mut out),
+            Input::Heard { from, say } if from != self.name && self.minds(&say) => {
+                self.heard(from, say, at, &mut out)
+            }
             Input::Heard { .. } => {}
         }
         if std::mem::take(&mut self.changed) {
             out.extend(self.record.clone().map(Effect::Record));
         }
         out
+    }
+
+    /// Whether `say` means anything here now. A step with one that does not changes nothing but what time alone would.
+    pub fn minds(&self, say: &Say) -> bool {
+        match say {
+            Say::RequestHelp { request, .. } => request.only.as_ref().is_none_or(|only| *only == self.name),
+            Say::AcceptHelp { helper, .. } if *helper == self.name => true,
+            Say::Recall { .. } | Say::Balance { .. } => false,
+            _ => say.round().is_some_and(|round| self.helping.contains_key(round) || self.owns(round)),
+        }
     }
 
     fn heard(&mut self, from: ServerName, say: Say, at: &Moment, out: &mut Vec<Effect>) {

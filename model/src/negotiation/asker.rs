@@ -6,6 +6,7 @@ use super::{
 use crate::policy::{Guest, Need, Offer, Request};
 use crate::round::{Accepted, Bid, End, Ending, Round, RoundId, Verdict, Wished};
 use crate::{DomainName, Mono, ServerName};
+use std::sync::Arc;
 
 /// Where the own round is.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,12 +18,12 @@ pub(super) enum Asker {
     },
     Asking {
         round: RoundId,
-        request: Box<Request>,
+        request: Arc<Request>,
         until: Mono,
     },
     Accepting {
         round: RoundId,
-        request: Box<Request>,
+        request: Arc<Request>,
         offer: Box<Offer>,
         sent: Vec<Mono>,
         until: Mono,
@@ -66,6 +67,7 @@ impl Negotiation {
         }
         // who waits to help others needs help itself now
         self.helping.clear();
+        let request: Arc<Request> = Arc::from(request);
         self.rounds += 1;
         let round: RoundId = format!("{}.{}.{}", self.name, self.boot, self.rounds).into();
         out.push(Effect::Say(Say::RequestHelp { round: round.clone(), request: request.clone() }));

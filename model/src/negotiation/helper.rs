@@ -4,16 +4,18 @@ use super::{Effect, LEASE_MS, Moment, Negotiation, OFFERS_MS, REFUSERS, RESERVE_
 use crate::policy::{Guest, Host, Offer, Refusal, Request};
 use crate::round::RoundId;
 use crate::{Mono, ServerName};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Where a round of another server is here.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Helper {
     /// It could help, and waits for those that can help better.
-    Waiting { request: Box<Request>, due: Mono },
+    Waiting { request: Arc<Request>, due: Mono },
     /// Room is reserved.
-    Offered { request: Box<Request>, offer: Offer, until: Mono },
+    Offered { request: Arc<Request>, offer: Offer, until: Mono },
     /// Room is the asker's.
-    Held { request: Box<Request>, offer: Offer, until: Mono },
+    Held { request: Arc<Request>, offer: Offer, until: Mono },
     /// It cannot help, and says so when nobody else can either; `heard` others have said so.
     Refusing { why: Refusal, due: Mono, heard: usize },
 }
@@ -41,7 +43,7 @@ impl Helper {
 
 impl Negotiation {
     /// Somebody asks.
-    pub(super) fn requested(&mut self, from: ServerName, round: RoundId, request: Box<Request>, at: &Moment) {
+    pub(super) fn requested(&mut self, from: ServerName, round: RoundId, request: Arc<Request>, at: &Moment) {
         let meant = request.only.as_ref().is_none_or(|only| *only == self.name);
         if !meant || request.asker != from || self.helping.contains_key(&round) {
             return;
@@ -90,7 +92,7 @@ impl Negotiation {
         let (request, offer) = (request.clone(), offer.clone());
         if fresh {
             // the own domains may want more now than when it was offered; once it is held the word is kept
-            let mut full = self.full(at.host);
+            let mut full = self.full(at.host).into_owned();
             if let Some(wish) = request.wishes.get(offer.wish) {
                 full.reserved.retain(|g| g.name != wish.guest.name);
                 if let Err(why) = at.engine.admit(&full, &full.sums(), &request, wish) {
@@ -160,7 +162,7 @@ impl Negotiation {
         &mut self,
         asker: ServerName,
         round: RoundId,
-        request: Box<Request>,
+        request: Arc<Request>,
         at: &Moment,
         out: &mut Vec<Effect>,
     ) {
@@ -175,9 +177,11 @@ impl Negotiation {
     }
 
     /// The own server with all reservations on board.
-    fn full(&self, host: &Host) -> Host {
-        let mut full = host.clone();
-        full.reserved.extend(self.reserved().cloned());
+    fn full<'a>(&self, host: &'a Host) -> Cow<'a, Host> {
+        let mut full = Cow::Borrowed(host);
+        for guest in self.reserved() {
+            full.to_mut().reserved.push(guest.clone());
+        }
         full
     }
 }

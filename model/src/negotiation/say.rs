@@ -4,7 +4,8 @@ use crate::policy::{Guest, Mates, Offer, Request, WISHES_MAX};
 use crate::round::RoundId;
 use crate::server::Balance;
 use crate::{DomainName, ServerName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
 
 /// The most domains of one [`Say::Recall`].
 pub const RECALL_MAX: usize = 1024;
@@ -25,8 +26,9 @@ pub enum Say {
     RequestHelp {
         /// The round that begins.
         round: RoundId,
-        /// The wishes.
-        request: Box<Request>,
+        /// The wishes; shared, for all who hear it in one process keep it.
+        #[serde(serialize_with = "shared", deserialize_with = "share")]
+        request: Arc<Request>,
     },
     /// I can take this one.
     OfferHelp {
@@ -106,6 +108,14 @@ impl Say {
             Say::Recall { .. } | Say::Balance { .. } => None,
         }
     }
+}
+
+fn shared<S: Serializer>(request: &Arc<Request>, to: S) -> Result<S::Ok, S::Error> {
+    request.as_ref().serialize(to)
+}
+
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Request>, D::Error> {
+    Request::deserialize(from).map(Arc::new)
 }
 
 /// A round's id becomes the name of a directory.

@@ -20,10 +20,10 @@ fn world(rule: &'static str, hot: usize, cool: usize, seed: u64) -> World {
 }
 
 /// A request of server 0, and what server 1 makes of it.
-fn asked(w: &mut World) -> (RoundId, Box<Request>) {
+fn asked(w: &mut World) -> (RoundId, Request) {
     let agent = &mut w.agents[0];
     (0..8).for_each(|_| agent.engine.sample(&agent.host, &crate::policy::Peers::default(), Mono(0)));
-    let request = Box::new(agent.engine.ask(&agent.host, Mono(w.now)).expect("it is hot"));
+    let request = agent.engine.ask(&agent.host, Mono(w.now)).expect("it is hot");
     ("s0.1.1".into(), request)
 }
 
@@ -42,7 +42,9 @@ fn tick(w: &mut World, a: usize) -> Vec<Effect> {
 fn a_late_accept_of_expired_room_is_declined() {
     let mut w = world("points", 1, 1, 1);
     let (round, request) = asked(&mut w);
-    assert!(heard(&mut w, 1, 0, Say::RequestHelp { round: round.clone(), request }).is_empty());
+    assert!(
+        heard(&mut w, 1, 0, Say::RequestHelp { round: round.clone(), request: request.into() }).is_empty()
+    );
     w.now += 200;
     assert!(matches!(&tick(&mut w, 1)[..], [Effect::Say(Say::OfferHelp { held: None, .. })]));
     assert_eq!(w.reserved(), 1);
@@ -57,7 +59,7 @@ fn a_late_accept_of_expired_room_is_declined() {
 fn room_that_the_own_domains_took_meanwhile_is_declined() {
     let mut w = world("points", 1, 1, 1);
     let (round, request) = asked(&mut w);
-    heard(&mut w, 1, 0, Say::RequestHelp { round: round.clone(), request });
+    heard(&mut w, 1, 0, Say::RequestHelp { round: round.clone(), request: request.into() });
     w.now += 200;
     tick(&mut w, 1);
     (w.agents[1].host.guests[0].load, w.agents[1].host.guests[0].busy) = (3.5, 4);
@@ -73,7 +75,7 @@ fn settings_that_changed_during_a_round_keep_the_domain() {
     let mut w = world("points", 1, 1, 1);
     let (round, request) = asked(&mut w);
     let agent = &mut w.agents[0];
-    agent.talk.step(Input::Ask(request.clone()), &agent.engine, &agent.host, at(0), 0);
+    agent.talk.step(Input::Ask(Box::new(request.clone())), &agent.engine, &agent.host, at(0), 0);
     let offer = w.agents[1].engine.offer(&w.agents[1].host, &request).expect("it has room");
     heard(&mut w, 0, 1, Say::OfferHelp { round: round.clone(), offer: offer.clone(), held: None });
     let domain = request.wishes[offer.wish].guest.name.clone();
@@ -88,7 +90,7 @@ fn a_round_is_cancelled_until_its_move_begins() {
     let mut w = world("points", 1, 1, 1);
     let (round, request) = asked(&mut w);
     let agent = &mut w.agents[0];
-    agent.talk.step(Input::Ask(request), &agent.engine, &agent.host, at(0), 0);
+    agent.talk.step(Input::Ask(Box::new(request)), &agent.engine, &agent.host, at(0), 0);
     let effects = agent.talk.step(Input::Cancel, &agent.engine, &agent.host, at(1), 0);
     assert_eq!(effects[0], Effect::Say(Say::Done { round: round.clone(), moved: false }));
     assert_eq!(effects[1], Effect::Ended { round, end: End::Cancelled });
@@ -102,7 +104,7 @@ fn who_finds_no_help_asks_ever_more_seldom_until_it_is_calm() {
     let mut rests = Vec::new();
     for _ in 0..9 {
         let agent = &mut w.agents[0];
-        agent.talk.step(Input::Ask(request.clone()), &agent.engine, &agent.host, at(w.now), 0);
+        agent.talk.step(Input::Ask(Box::new(request.clone())), &agent.engine, &agent.host, at(w.now), 0);
         w.now += OFFERS_MS;
         tick(&mut w, 0);
         let begin = w.now;
@@ -114,7 +116,7 @@ fn who_finds_no_help_asks_ever_more_seldom_until_it_is_calm() {
     assert_eq!(rests, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
     w.agents[0].talk.calm();
     let agent = &mut w.agents[0];
-    agent.talk.step(Input::Ask(request), &agent.engine, &agent.host, at(w.now), 0);
+    agent.talk.step(Input::Ask(Box::new(request)), &agent.engine, &agent.host, at(w.now), 0);
     w.now += OFFERS_MS;
     tick(&mut w, 0);
     assert!(w.agents[0].talk.may_ask(Mono(w.now + REST_MS)));
@@ -128,14 +130,14 @@ fn an_agent_that_may_have_promised_room_says_so_and_one_that_asks_too() {
     let again = request.clone();
     let agent = &mut w.agents[1];
     agent.talk.step(
-        Input::Ask(Box::new(Request { asker: name(1), ..*again })),
+        Input::Ask(Box::new(Request { asker: name(1), ..again })),
         &agent.engine,
         &agent.host,
         at(0),
         0,
     );
     for (a, why) in [(1, Refusal::Asks), (2, Refusal::Young)] {
-        heard(&mut w, a, 0, Say::RequestHelp { round: round.clone(), request: request.clone() });
+        heard(&mut w, a, 0, Say::RequestHelp { round: round.clone(), request: request.clone().into() });
         w.now = 1_500;
         let said = tick(&mut w, a);
         let why = Some(why.to_string().into());
@@ -155,7 +157,7 @@ fn what_is_said_reads_as_documented_and_nonsense_is_not_believed() {
     let say = |change: &dyn Fn(&mut Request)| {
         let mut request = request.clone();
         change(&mut request);
-        Say::RequestHelp { round: "s0.1.1".into(), request }.check()
+        Say::RequestHelp { round: "s0.1.1".into(), request: request.into() }.check()
     };
     assert_eq!(say(&|_| ()), Ok(()));
     let bad: [(&str, Result<(), String>); 7] = [

@@ -66,8 +66,8 @@ pub struct World {
     pub now: u64,
 }
 
-/// So short that a domain may move twice in a test.
-pub const COOLDOWN_MS: u64 = 15_000;
+/// So short that a domain may move twice in a test, and longer than most would wait.
+pub const COOLDOWN_MS: u64 = 60_000;
 
 pub fn name(s: usize) -> ServerName {
     ServerName::parse(&format!("s{s}")).expect("name")
@@ -186,7 +186,7 @@ impl World {
     fn begin(&mut self, from: usize, round: RoundId, domain: DomainName, to: &ServerName) {
         assert!(!self.moves.contains_key(&round), "{round} moves twice");
         let cool = self.arrived.get(&domain).is_none_or(|at| self.now - at >= COOLDOWN_MS);
-        assert!(cool || self.agents[from].evacuating, "{domain} moves within its cooldown");
+        assert!(cool || self.agents.iter().any(|a| a.evacuating), "{domain} moves within its cooldown");
         self.moves.insert(round.clone(), domain.clone());
         let to = self.index(to);
         let here = self.agents[from].host.guests.iter_mut().find(|g| g.name == domain).expect("it is here");
