@@ -2,8 +2,11 @@
 
 use super::{Agent, UNIT_S};
 use std::collections::BTreeSet;
-use xvm_model::policy::{Guest, Host};
+use xvm_model::policy::{Guest, Host, Need};
 use xvm_model::{Came, Domain, DomainName, DomainState, Mono, points, wanted::wanted};
+
+/// So long after its arrival a domain counts with at least the load that its last server saw, in milliseconds: three samples.
+const ARRIVED_MS: u64 = 3_000;
 
 impl Agent {
     /// The server with all domains that take room here: also those that arrive, and those that leave until they have left.
@@ -18,12 +21,13 @@ impl Agent {
             .map(|(d, wants)| {
                 let mut guest = Guest::new(d.name.clone(), d.memory.current);
                 (guest.load, guest.busy) = (wants.cpus, wants.busy);
-                if d.state == DomainState::Incoming {
-                    // what it wants here is not seen yet; what its last server said is
-                    if let Some((expected, _)) = self.help.expected.get(&d.name) {
-                        (guest.load, guest.busy, guest.habit) =
-                            (expected.load, expected.busy, expected.habit);
-                    }
+                // what it wants here was not seen yet, or by a sample of a moment; what its last server said is more
+                if let Some((expected, at)) = self.help.expected.get(&d.name)
+                    && (d.state == DomainState::Incoming || self.now.mono.since(*at) < ARRIVED_MS)
+                {
+                    guest.load = guest.load.max(expected.load);
+                    guest.busy = guest.busy.max(expected.busy);
+                    guest.habit = expected.habit;
                 }
                 if let Some(habit) = self.help.habits.get(&d.name) {
                     guest.habit = *habit;
@@ -59,10 +63,12 @@ impl Agent {
         self.works.get(name).is_none_or(|w| w.short.is_none() && w.job.is_none())
     }
 
-    /// When a domain came here by a move, by this server's clock. One that is marked as coming from here never left.
+    /// When a domain came here because another server was overloaded, by this server's clock: only such a move is one that others must
+    /// not follow soon. One that is marked as coming from here never left.
     fn arrived(&self, came: &Came) -> Option<Mono> {
+        let helped = came.round.is_some() && &*came.why == Need::Overload.word() && came.from != self.me.name;
         let ago = self.now.wall.0.saturating_sub(came.at.0);
-        (came.from != self.me.name).then(|| Mono(self.now.mono.0.saturating_sub(ago)))
+        helped.then(|| Mono(self.now.mono.0.saturating_sub(ago)))
     }
 
     /// Each domain's past grows by one sample; one that came by a round brings its past along.
