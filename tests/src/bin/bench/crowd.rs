@@ -206,6 +206,8 @@ fn heartbeat(server: usize) -> anyhow::Result<Heartbeat> {
         cpus: vec![load; 16],
         memory: ServerMemory { total: 268_435_456, free: 67_108_864 },
         domains: domains.collect::<Result<_, _>>()?,
+        job: None,
+        last: None,
         departed: Vec::new(),
     })
 }
