@@ -3,7 +3,10 @@
 use crate::roff::Page;
 use anyhow::Result;
 use uuid::Uuid;
-use xvm_model::message::{MESSAGE_MAX, VERSION};
+use xvm_model::message::{MESSAGE_MAX, Rounds, VERSION};
+use xvm_model::negotiation::Say;
+use xvm_model::policy::{Need, Offer, Worth};
+use xvm_model::round::{Accepted, Bid, Brought, End, Ending, Round, Verdict, Wished};
 use xvm_model::*;
 
 /// The page.
@@ -72,6 +75,8 @@ fn example(row: &TopicRow) -> Result<String> {
                 cpus: vec![Ratio::new(0.1), Ratio::new(0.12), Ratio::new(0.42), Ratio::ZERO],
                 memory: ServerMemory { total: 16_777_216, free: 16_252_928 },
                 domains: vec![domain],
+                job: None,
+                last: None,
                 departed: vec![],
             })),
         ),
@@ -94,6 +99,21 @@ fn example(row: &TopicRow) -> Result<String> {
                 news: None,
             })),
         ),
+        "watchdog" => (
+            agent(),
+            Body::Watchdog(Box::new(Say::OfferHelp {
+                round: "gerby.1795376000000.3".into(),
+                offer: Offer {
+                    helper: ferby.clone(),
+                    address: "10.0.0.1:5760".into(),
+                    wish: 0,
+                    projected: 0.52,
+                    worth: Worth { gain: 0.25, delay_ms: 12.0 },
+                },
+                held: None,
+            })),
+        ),
+        "rounds" => (agent(), Body::Rounds(Box::new(Rounds { rounds: vec![round(&ferby, name)?] }))),
         "roll-call" => (Sender::Client(client), Body::RollCall),
         _ => (Sender::Forwarder(ServerName::parse("main")?), Body::Forwarder(Counters::default())),
     };
@@ -106,4 +126,32 @@ fn example(row: &TopicRow) -> Result<String> {
         body,
     };
     Ok(serde_json::to_string_pretty(&envelope)?)
+}
+
+fn round(asker: &ServerName, domain: DomainName) -> Result<Round> {
+    let helper = ServerName::parse("herby")?;
+    let bid = Bid {
+        helper: helper.clone(),
+        domain: domain.clone(),
+        projected: 0.43,
+        gain: 0.25,
+        verdict: Verdict::Accepted,
+    };
+    let sentence = "small-1 runs on herby".into();
+    Ok(Round {
+        id: "ferby.1795377000000.1".into(),
+        asker: asker.clone(),
+        need: Need::Overload,
+        policy: "points".into(),
+        dry: false,
+        at: Wall(1_795_377_001_000),
+        load: 1.25,
+        why: "5 points of 5: all CPUs are at 0.80 or more, and one serves more than one busy domain".into(),
+        wishes: vec![Wished { domain: domain.clone(), load: 1.0, memory: 524_288, relief: 1.0 }],
+        offers: vec![bid],
+        refusals: vec![],
+        accepted: Some(Accepted { helper, domain, at: Wall(1_795_377_001_120) }),
+        outcome: Some(Ending { at: Wall(1_795_377_001_800), end: End::Moved, sentence }),
+        effect: Some(Brought { before: 1.0, after: 1.0, points_before: 5, points_after: 0 }),
+    })
 }

@@ -26,12 +26,11 @@ pub fn page() -> String {
          is when the thing was last heard of. Numbers are decimal; a load is a share from 0.00 to 1.00.",
     );
     for (directory, rows) in DIRECTORIES {
-        p.section(if directory.is_empty() {
-            "FILES OF THE ROOT"
-        } else if directory.starts_with('s') {
-            "FILES OF A SERVER"
-        } else {
-            "FILES OF A DOMAIN"
+        p.section(match directory.split('/').next() {
+            Some("servers") => "FILES OF A SERVER",
+            Some("domains") => "FILES OF A DOMAIN",
+            Some("help") => "FILES OF A ROUND OF HELP",
+            _ => "FILES OF THE ROOT",
         });
         for row in *rows {
             let access = match row.kind {
@@ -54,14 +53,40 @@ pub fn page() -> String {
     verbs(&mut p, "domains/NAME/ctl", DOMAIN_VERBS);
     p.subsection("mv servers/A/domains/D servers/B/domains/")
         .text("migrates the domain D from A to B, like migrate B in its ctl.");
+    p.section("BALANCING").text(
+        "A server that is overloaded by its policy asks the others for help; one domain moves to the server whose offer it takes, and \
+         help/ROUND keeps what was asked, offered, taken and declined, and why. xvm-policy(7) tells the rules. \
+         balance off in the ctl of the root ends that for the whole cluster until balance on; balance dry-run goes on to ask and to \
+         record, and moves nothing. Each server keeps the word, the latest is in force, and a server that was down learns it from \
+         the others; status tells while it is not known to all.",
+    ).text(
+        "evacuate in the ctl of a server gives all its domains to others and accepts none; restore brings them back. They work also \
+         while balance is off.",
+    ).text(
+        "No move, by help or by order, brings two domains of one apart group to one server, leaves a domain of a with group \
+         behind alone, or leads to a server outside of pin; an order that would do so is refused with EPERM.",
+    ).text(
+        "status of a domain tells how it came to its server: came FROM TIME ROUND WHY, with - for the round when it was ordered.",
+    );
     p.section("JOBS").text(
         "start, shutdown, reboot and migrate go on after the write has returned. The file job shows how far; reading wait blocks \
-         until no job runs and tells how the last one ended; cancel ends it cleanly. While a migration runs nothing but cancel is taken.",
+         until no job runs and tells how the last one ended; cancel ends it cleanly. While a migration runs nothing but cancel is taken. \
+         evacuate and restore are jobs of a server, with job, wait and cancel in its directory.",
     );
     p.section("EVENTS").text(
         "The first line of an events file says that listening has begun; each further line is one event: time, what it is about, \
          what happened. poll(2) works. A read waits for the next event; tail -f, cat, while read and programs follow it so.",
-    ).text(
+    );
+    p.text("A round of help tells its steps at the root and at the server that asked:").literal(
+        "TIME server NAME help ROUND asks: WHY\n\
+         TIME server NAME help ROUND offer HELPER DOMAIN projected LOAD\n\
+         TIME server NAME help ROUND refused by HELPER: WHY\n\
+         TIME server NAME help ROUND accepts HELPER for DOMAIN\n\
+         TIME server NAME help ROUND declined HELPER: WHY\n\
+         TIME server NAME help ROUND ended: SENTENCE\n\
+         TIME server NAME help ROUND brought: load AFTER (was BEFORE), points AFTER (was BEFORE)",
+    );
+    p.text(
         "Copies and searches of whole directories end by themselves: what reads a file up to its size (tar, rsync) gets the first \
          line, and a process that has listed the directory and read another of its files within the last five seconds \
          (cp -r, diff -r, grep -r) finds the end of the file after it. A plain cp, grep or cat that names the file waits.",
@@ -75,8 +100,9 @@ pub fn page() -> String {
     for code in Code::ALL {
         p.item(code.name(), meaning(*code));
     }
-    p.section("SEE ALSO")
-        .line(".BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-messages (5)");
+    p.section("SEE ALSO").line(
+        ".BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-messages (5),\n.BR xvm-policy (7)",
+    );
     p.finish()
 }
 
@@ -90,7 +116,7 @@ fn verbs<C>(p: &mut Page, path: &str, verbs: &[Verb<C>]) {
 fn meaning(code: Code) -> &'static str {
     match code {
         Code::Permission => {
-            "This cannot be done here at all: the tree has no files to make, remove or rename; or the domain is pinned elsewhere."
+            "This cannot be done here at all: the tree has no files to make, remove or rename; or the domain is pinned elsewhere, or one of its groups forbids it."
         }
         Code::NoEntry => "No such server, domain or file.",
         Code::Io => "The hypervisor said no; the sentence holds its words.",
@@ -98,7 +124,7 @@ fn meaning(code: Code) -> &'static str {
         Code::Busy => "Wrong state, or a job runs.",
         Code::Exists => "It is there already.",
         Code::Invalid => "Unknown command, wrong number of words, or a bad value.",
-        Code::NoSpace => "No server has room.",
+        Code::NoSpace => "No server has room, or may take the domain.",
         Code::NotSupported => "This hypervisor cannot do it.",
         Code::TimedOut => "No answer in time: the outcome is unknown, and the sentence says how to find out.",
         Code::HostDown => "The server is down, or its agent does not hear its hypervisor.",
