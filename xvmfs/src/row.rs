@@ -181,6 +181,8 @@ pub struct KeyValues(String);
 impl KeyValues {
     /// One more line.
     pub fn put(&mut self, key: &str, value: &dyn Display) {
+        // a reason that others gave must not make a second line
+        let value = value.to_string().replace(char::is_control, " ");
         writeln!(self.0, "{key} {value}").expect("a String takes all");
     }
 

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 use xvm_bus::{Client, Clock, Net};
+use xvm_model::message::Rounds;
+use xvm_model::policy::Need;
+use xvm_model::round::Round;
 use xvm_model::*;
 use xvmfs::cluster::Cluster;
 use xvmfs::inode::ROOT;
@@ -35,8 +38,31 @@ fn beat(domains: &[(u8, DomainState)]) -> Heartbeat {
         cpus: vec![Ratio::ZERO; 2],
         memory: ServerMemory::default(),
         domains: domains.iter().map(domain).collect(),
+        job: None,
+        last: None,
         departed: vec![],
     }
+}
+
+/// As many rounds of help as the server has said domains.
+fn rounds(asker: &ServerName, domains: &[(u8, DomainState)]) -> Body {
+    let round = |n| Round {
+        id: format!("{asker}.1.{n}").into(),
+        asker: asker.clone(),
+        need: Need::Overload,
+        policy: "points".into(),
+        dry: false,
+        at: Wall(n as u64),
+        load: 1.0,
+        why: "5 points of 5".into(),
+        wishes: vec![],
+        offers: vec![],
+        refusals: vec![],
+        accepted: None,
+        outcome: None,
+        effect: None,
+    };
+    Body::Rounds(Box::new(Rounds { rounds: (0..domains.len()).map(round).collect() }))
 }
 
 /// A tree of servers `ferby`, `events`, ... that said this; some are called like files are.
@@ -45,7 +71,8 @@ fn tree(said: &Said) -> Tree {
     rt.block_on(async {
         let (net, clock) = (Net::new(1), Clock::system());
         let client = ClientName::parse("test").unwrap();
-        let topics = ["heartbeat.", "domain.", "reply.test", "forwarder."].map(String::from).to_vec();
+        let topics =
+            ["heartbeat.", "domain.", "rounds.", "reply.test", "forwarder."].map(String::from).to_vec();
         let (publisher, receiver) =
             net.connect(Sender::Client(client.clone()), Boot(1), topics, clock.clone());
         let cluster =
@@ -67,9 +94,14 @@ fn tree(said: &Said) -> Tree {
                 names.dedup();
             });
             let wanted: usize = told.iter().map(Vec::len).sum();
-            while cluster.view().server_count() < agents.len() || known() < wanted {
+            let asked: usize = said.iter().map(Vec::len).sum();
+            while cluster.view().server_count() < agents.len()
+                || known() < wanted
+                || cluster.view().rounds().count() < asked
+            {
                 for (agent, name, domains) in &agents {
                     agent.publish(Topic::Heartbeat(name.clone()), Body::Heartbeat(Box::new(beat(domains))));
+                    agent.publish(Topic::Rounds(name.clone()), rounds(name, domains));
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -1,15 +1,17 @@
 //! Agents that answer as real ones do, over the in-memory bus: enough of a cluster for the mount's tests, and silent on request.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use uuid::Uuid;
 use xvm_bus::{Clock, Incoming, Net, Publisher};
 use xvm_model::lifecycle::check;
+use xvm_model::message::Rounds;
+use xvm_model::round::Round;
 use xvm_model::{
-    Answer, Body, Boot, Command, Domain, DomainCommand, DomainMemory, DomainName, DomainState, Failure,
-    Heartbeat, HypervisorKind, Job, JobKind, News, Order, Outcome, PolicyName, Ratio, Reply, Sender,
-    ServerCommand, ServerMemory, ServerName, ServerSettings, Topic, Watchdog,
+    Answer, Body, Boot, Came, Command, Domain, DomainCommand, DomainMemory, DomainName, DomainState, Failure,
+    Heartbeat, HypervisorKind, Job, JobKind, News, Order, Outcome, Ratio, Reply, Sender, ServerCommand,
+    ServerMemory, ServerName, ServerSettings, Topic, Watchdog,
 };
 
 /// All servers of the test.
@@ -22,6 +24,8 @@ struct State {
     servers: BTreeMap<ServerName, Place>,
     /// No agent hears orders.
     deaf: bool,
+    /// Agents that say nothing and hear nothing.
+    dead: BTreeSet<ServerName>,
     /// How long a migration takes.
     migration: Duration,
     /// How many orders were carried out.
@@ -31,6 +35,9 @@ struct State {
 struct Place {
     settings: ServerSettings,
     points: u16,
+    job: Option<Job>,
+    last: Option<Outcome>,
+    rounds: Vec<Round>,
     domains: BTreeMap<DomainName, Domain>,
     publisher: Publisher,
     /// Answers by command, so that a repeated order is not carried out again.
@@ -44,8 +51,13 @@ fn server(name: &str) -> ServerName {
 impl World {
     /// Each server with its domains; all run.
     pub fn new(net: &Net, clock: &Clock, servers: &[(&str, &[&str])]) -> Self {
-        let state =
-            State { servers: BTreeMap::new(), deaf: false, migration: Duration::from_millis(300), done: 0 };
+        let state = State {
+            servers: BTreeMap::new(),
+            deaf: false,
+            dead: BTreeSet::new(),
+            migration: Duration::from_millis(300),
+            done: 0,
+        };
         let world = World { state: Arc::new(Mutex::new(state)) };
         for (name, domains) in servers {
             let name = server(name);
@@ -54,7 +66,16 @@ impl World {
                 net.connect(Sender::Agent(name.clone()), Boot(1), subscriptions, clock.clone());
             let domains = domains.iter().map(|d| domain(d)).map(|d| (d.name.clone(), d)).collect();
             let settings = ServerSettings { heartbeat_ms: 500, ..ServerSettings::default() };
-            let place = Place { settings, points: 0, domains, publisher, known: HashMap::new() };
+            let place = Place {
+                settings,
+                points: 0,
+                job: None,
+                last: None,
+                rounds: vec![],
+                domains,
+                publisher,
+                known: HashMap::new(),
+            };
             world.lock().servers.insert(name.clone(), place);
             let (world, mut beat) = (world.clone(), tokio::time::interval(Duration::from_millis(500)));
             tokio::spawn(async move {
@@ -64,7 +85,10 @@ impl World {
                         incoming = receiver.recv() => match incoming {
                             None => return,
                             Some(Incoming::Message { envelope, .. }) => match envelope.body {
-                                Body::RollCall => world.beat(&name),
+                                Body::RollCall => {
+                                    world.beat(&name);
+                                    world.tell_rounds(&name);
+                                }
                                 Body::Command(command) => world.hear(&name, *command),
                                 _ => {}
                             },
@@ -80,6 +104,30 @@ impl World {
     /// From now on no order is heard, or again.
     pub fn deaf(&self, deaf: bool) {
         self.lock().deaf = deaf;
+    }
+
+    /// The agent of a server stops for good.
+    pub fn kill(&self, name: &str) {
+        self.lock().dead.insert(server(name));
+    }
+
+    /// A server's agent keeps these rounds of help, and says so as often as wanted.
+    pub fn rounds(&self, name: &str, rounds: &[Round], times: usize) {
+        let name = server(name);
+        self.lock().servers.get_mut(&name).unwrap().rounds = rounds.to_vec();
+        (0..times).for_each(|_| self.tell_rounds(&name));
+    }
+
+    /// A server's own job ends.
+    pub fn end_job(&self, name: &str, sentence: &str) {
+        {
+            let mut state = self.lock();
+            let place = state.servers.get_mut(&server(name)).unwrap();
+            let (job, at) = (place.job.take().unwrap(), place.publisher.clock().now().wall);
+            let result = Ok(sentence.into());
+            place.last = Some(Outcome { id: job.id, kind: job.kind, at, result });
+        }
+        self.beat(&server(name));
     }
 
     /// How long migrations take from now on.
@@ -98,14 +146,27 @@ impl World {
 
     fn beat(&self, name: &ServerName) {
         let state = self.lock();
+        if state.dead.contains(name) {
+            return;
+        }
         let place = &state.servers[name];
         place.publisher.publish(Topic::Heartbeat(name.clone()), Body::Heartbeat(Box::new(place.heartbeat())));
+    }
+
+    fn tell_rounds(&self, name: &ServerName) {
+        let state = self.lock();
+        if state.dead.contains(name) {
+            return;
+        }
+        let place = &state.servers[name];
+        let rounds = Rounds { rounds: place.rounds.clone() };
+        place.publisher.publish(Topic::Rounds(name.clone()), Body::Rounds(Box::new(rounds)));
     }
 
     fn hear(&self, name: &ServerName, command: Command) {
         let mut state = self.lock();
         let state = &mut *state;
-        if state.deaf {
+        if state.deaf || state.dead.contains(name) {
             return;
         }
         let (client, id) = (command.client.clone(), command.id.clone());
@@ -115,7 +176,7 @@ impl World {
             None => {
                 state.done += 1;
                 let (answer, news) = match command.order {
-                    Order::Server { command } => place.server_order(command),
+                    Order::Server { command } => place.server_order(command, &id),
                     Order::Domain { name: domain, command } => {
                         if let (Ok(()), DomainCommand::Migrate { to: Some(to), .. }) =
                             (place.allowed(&domain, &command), &command)
@@ -145,6 +206,8 @@ impl World {
                 let at = source.publisher.clock().now().wall;
                 let result = Ok(format!("{name} runs on {to}").into());
                 domain.last = Some(Box::new(Outcome { id, kind: JobKind::Migrate, at, result }));
+                let (why, from) = ("ordered by\nsomebody".into(), from.clone());
+                domain.settings.came = Some(Box::new(Came { from, at, round: None, why }));
                 state.servers.get_mut(&to).unwrap().domains.insert(name, domain);
             }
             world.beat(&to);
@@ -164,6 +227,8 @@ impl Place {
             cpus: vec![Ratio::new(0.25); 4],
             memory: ServerMemory { total: 16 << 20, free: 8 << 20 },
             domains: self.domains.values().cloned().collect(),
+            job: self.job.clone().map(Box::new),
+            last: self.last.clone().map(Box::new),
             departed: Vec::new(),
         }
     }
@@ -193,6 +258,8 @@ impl Place {
             DomainCommand::Destroy => d.state = DomainState::Shutoff,
             DomainCommand::Priority { value } => d.settings.priority = value,
             DomainCommand::Pin { value } => d.settings.pin = value,
+            DomainCommand::With { value } => d.settings.with = value,
+            DomainCommand::Apart { value } => d.settings.apart = value,
             DomainCommand::Cancel => {
                 let was = d.job.take().unwrap();
                 let result = Err(Failure::busy("cancelled"));
@@ -207,6 +274,7 @@ impl Place {
                     percent: 10,
                     to,
                     since: at,
+                    note: None,
                 }));
             }
             _ => {}
@@ -217,11 +285,25 @@ impl Place {
         (answer, Some(News::Domain { change }))
     }
 
-    fn server_order(&mut self, command: ServerCommand) -> (Answer, Option<News>) {
+    fn server_order(&mut self, command: ServerCommand, id: &str) -> (Answer, Option<News>) {
         match command {
             ServerCommand::Accept { on } => self.settings.accepting = on,
             ServerCommand::Heartbeat { ms } => self.settings.heartbeat_ms = ms,
             ServerCommand::Policy { name } => self.settings.policy = name,
+            ServerCommand::Even { on } => self.settings.even = on,
+            ServerCommand::Balance { balance } => {
+                if balance.wins(&self.settings.balance) {
+                    self.settings.balance = balance;
+                }
+            }
+            ServerCommand::Evacuate | ServerCommand::Restore => {
+                let (phase, since) = ("ask".into(), self.publisher.clock().now().wall);
+                let (kind, note) = (JobKind::Evacuate, Some("nobody offers".into()));
+                self.job = Some(Job { id: id.into(), kind, phase, percent: 40, to: None, since, note });
+                let heartbeat = Box::new(self.heartbeat());
+                return (Answer::Accepted, Some(News::Server { heartbeat }));
+            }
+            ServerCommand::Cancel => self.job = None,
             ServerCommand::Watchdog { points, threshold, limit, unit } => {
                 let w = &mut self.settings.watchdog;
                 let Watchdog { threshold: t, limit: l, unit: u } = *w;
@@ -233,7 +315,6 @@ impl Place {
                 self.points = points.unwrap_or(self.points);
             }
         }
-        assert_eq!(self.settings.policy, PolicyName::Points);
         let heartbeat = Box::new(self.heartbeat());
         (Answer::Done { text: "set".into() }, Some(News::Server { heartbeat }))
     }

@@ -132,6 +132,11 @@ fn settings_are_read_as_they_were_written() {
     for (file, text) in [
         ("domains/small-1/priority", "77\n"),
         ("domains/small-1/pin", "ferby gerby\n"),
+        ("domains/small-1/with", "web front\n"),
+        ("domains/small-1/with", "none\n"),
+        ("domains/small-1/apart", "db.1\n"),
+        ("servers/ferby/even", "off\n"),
+        ("servers/ferby/policy", "adaptive\n"),
         ("servers/ferby/heartbeat", "0.7\n"),
         ("servers/ferby/accepting", "off\n"),
         ("servers/ferby/watchdog", "points 1\nthreshold 0.70\nlimit 9\nunit 3\n"),

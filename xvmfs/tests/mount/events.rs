@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// A program that follows a file; killed when the test ends.
-struct Follower(Child, BufReader<std::process::ChildStdout>);
+pub struct Follower(Child, BufReader<std::process::ChildStdout>);
 
 impl Follower {
-    fn new(m: &Mount, script: &str) -> Self {
+    pub fn new(m: &Mount, script: &str) -> Self {
         let mut child = Command::new("bash")
             .args(["-c", script])
             .current_dir(&m.path)
@@ -21,7 +21,7 @@ impl Follower {
         Follower(child, out)
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.1.read_line(&mut line).unwrap();
         line

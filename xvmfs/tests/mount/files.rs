@@ -1,6 +1,7 @@
 //! Reading: every row by every tool gives the same, copies are true, and what cannot be done is refused.
 
-use crate::kit::{Cluster, Mount, can_mount, errno};
+use crate::help::round;
+use crate::kit::{Cluster, Mount, can_mount, errno, wait_for};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt};
@@ -32,7 +33,9 @@ fn list_walk_and_attributes_agree_on_two_mounts() {
         return;
     }
     let c = Cluster::new();
+    c.world.rounds("ferby", &[round("ferby", 1, 5)], 1);
     let (a, b) = (c.mount(), c.mount());
+    wait_for("the round", || [&a, &b].iter().all(|m| m.list("help") == ["ferby.7.1"]));
     let (all, other) = (relative(&a), relative(&b));
     assert_eq!(all, other, "two mounts show the same numbers");
     let mut files =
@@ -73,7 +76,9 @@ fn copies_by_all_tools_are_true_and_end() {
         return;
     }
     let c = Cluster::new();
+    c.world.rounds("ferby", &[round("ferby", 1, 5)], 1);
     let m = c.mount();
+    wait_for("the round", || m.list("help").len() == 1);
     let out = tempfile::tempdir().unwrap();
     let to = out.path().display();
     let mut copies = vec![
@@ -89,7 +94,24 @@ fn copies_by_all_tools_are_true_and_end() {
     for copy in &copies {
         m.shell(copy);
     }
-    let stable = ["config", "state", "priority", "pin", "server", "memory", "accepting", "watchdog", "ctl"];
+    let stable = [
+        "config",
+        "state",
+        "priority",
+        "pin",
+        "with",
+        "apart",
+        "server",
+        "memory",
+        "accepting",
+        "watchdog",
+        "even",
+        "ctl",
+        "request",
+        "offers",
+        "accept",
+        "outcome",
+    ];
     for kind in ["cp", "tar", "py", "rsync"].iter().take(copies.len()) {
         for path in relative(&m).keys() {
             let copy = out.path().join(kind).join(path);
@@ -130,6 +152,7 @@ fn what_cannot_be_done_is_refused_and_changes_nothing() {
     assert!(m.read("domains/small-1/error").contains("cannot remove state"));
     assert_eq!(errno(fs::write(m.at("servers/new"), "x")), eperm);
     assert_eq!(errno(fs::write(m.at("README"), "x")), eperm, "also for root");
+    assert_eq!(errno(fs::create_dir(m.at("help/x"))), eperm);
     assert_eq!(errno(std::os::unix::fs::symlink("a", m.at("b"))), eperm);
     assert_eq!(errno(fs::hard_link(m.at("README"), m.at("b"))), eperm);
     assert_eq!(errno(fs::set_permissions(m.at("README"), fs::Permissions::from_mode(0o777))), eperm);

@@ -7,5 +7,6 @@ mod agent;
 mod ctl;
 mod events;
 mod files;
+mod help;
 mod kit;
 mod life;
