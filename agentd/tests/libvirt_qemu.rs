@@ -194,8 +194,11 @@ async fn migrates_there_and_back_with_progress_and_settings() {
     lab.define("ferby", "small-1", 1, &["disk=0", "tick=0.2"]);
     let (ferby, gerby, small) =
         (Host::up(&lab, "ferby").await, Host::up(&lab, "gerby").await, name("small-1"));
-    let settings =
-        DomainSettings { priority: 70, pin: Pin(vec![ServerName::parse("gerby").expect("valid")]), ..DomainSettings::default() };
+    let settings = DomainSettings {
+        priority: 70,
+        pin: Pin(vec![ServerName::parse("gerby").expect("valid")]),
+        ..DomainSettings::default()
+    };
     ferby.hv.set(&small, &settings).await.expect("set");
     ferby.hv.start(&small).await.expect("start");
     booted(&lab, "ferby", "small-1").await;

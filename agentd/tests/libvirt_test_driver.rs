@@ -78,8 +78,11 @@ async fn a_domain_lives_and_says_so() {
 async fn settings_are_kept_with_the_domain() {
     let (hv, _events) = open(&["settings"]).await;
     let small = name("settings");
-    let settings =
-        DomainSettings { priority: 70, pin: Pin(vec![ServerName::parse("ferby").expect("valid")]), ..DomainSettings::default() };
+    let settings = DomainSettings {
+        priority: 70,
+        pin: Pin(vec![ServerName::parse("ferby").expect("valid")]),
+        ..DomainSettings::default()
+    };
     let read = async || hv.domain(&small).await.expect("asked").expect("there").settings;
     assert_eq!(read().await, DomainSettings::default());
     hv.set(&small, &settings).await.expect("set");
