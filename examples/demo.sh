@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # demo.sh BINARIES MOUNT: a cluster on this machine, mounted at MOUNT: a forwarder and the agents ferby, gerby and herby (simulated,
-# 4 CPUs and 16 GiB each) with the domains small-1 to small-5. Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
+# 4 CPUs and 16 GiB each), with the domains small-1 to small-5 on ferby. Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
 set -u
 bin=$(cd "$1" && pwd) || exit 1
 made=; [ -d "$2" ] || { mkdir -p "$2" 2>/dev/null && made=1; }
@@ -53,10 +53,8 @@ if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
 rm -rf "$run"; mkdir -m 700 "$run"; mkdir -p "$mount" || exit 1
 
 start forwarder xvm-forwarder --name demo "$bus" 9>&-
-domains=(small-1 small-2 small-3 small-4 small-5)
-for i in 0 1 2; do
-    name=(ferby gerby herby); name=${name[$i]}; specs=()
-    for j in "${!domains[@]}"; do [ $((j % 3)) = $i ] && specs+=(--domain "${domains[$j]}"); done
+for name in ferby gerby herby; do
+    specs=(); [ $name != ferby ] || for i in 1 2 3 4 5; do specs+=(--domain small-$i); done
     start "$name" agentd --name "$name" --forwarder "$bus" --state "$run/$name" --cpus 4 --memory 16384 "${specs[@]}" 9>&-
 done
 start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
@@ -77,6 +75,8 @@ cat <<EOF
     mv $mount/servers/ferby/domains/small-1 $mount/servers/herby/domains/
     cat $mount/domains/small-1/wait
     tail -f $mount/events
+    for i in 1 2 3 4 5; do echo load 100 300 > $mount/domains/small-\$i/ctl; done    # five busy domains, four CPUs:
+    cat $mount/help/*/outcome                                                        # one moves by itself within some 10 s
 
 \$ cat $mount/status
 EOF
