@@ -12,6 +12,8 @@ pub type RoundId = Box<str>;
 
 /// How many rounds an agent keeps.
 pub const KEPT: usize = 16;
+/// The most wishes that are written down; a request may have more.
+pub const WISHED_MAX: usize = 16;
 /// The most offers that are written down.
 pub const BIDS_MAX: usize = 16;
 /// The most refusals that are written down.
@@ -142,7 +144,7 @@ pub struct Round {
     pub load: f64,
     /// What it suffered, in one sentence.
     pub why: Box<str>,
-    /// The domains that might go, the best first.
+    /// The domains that might go, the best first; at most [`WISHED_MAX`].
     pub wishes: Vec<Wished>,
     /// Who offered, in the order of hearing; at most [`BIDS_MAX`].
     #[serde(default)]

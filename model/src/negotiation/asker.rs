@@ -4,7 +4,7 @@ use super::{
     Effect, HELD_MS, LEASE_MS, Moment, Negotiation, OFFERS_MS, RENEW_MS, REPEAT_MS, REST_MAX_MS, REST_MS, Say,
 };
 use crate::policy::{Guest, Need, Offer, Request};
-use crate::round::{Accepted, Bid, End, Ending, Round, RoundId, Verdict, Wished};
+use crate::round::{Accepted, Bid, End, Ending, Round, RoundId, Verdict, WISHED_MAX, Wished};
 use crate::{DomainName, Mono, ServerName};
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Negotiation {
             at: at.now.wall,
             load: request.load,
             why: request.why.clone(),
-            wishes: request.wishes.iter().map(wished).collect(),
+            wishes: request.wishes.iter().take(WISHED_MAX).map(wished).collect(),
             offers: Vec::new(),
             refusals: Vec::new(),
             accepted: None,
@@ -237,12 +237,15 @@ impl Negotiation {
             End::Moved if need == Need::Overload => REST_MS,
             End::Moved => 0,
             End::Cancelled => REST_MS,
+            // somebody waits for it, and makes room meanwhile
+            _ if need != Need::Overload => 2 * REST_MS,
             // what nobody could give now, they will hardly be able to give at once
             _ => self.patience,
         };
         self.patience = match end {
             End::Moved => REST_MS,
             End::Cancelled => self.patience,
+            _ if need != Need::Overload => self.patience,
             _ => (self.patience * 2).min(REST_MAX_MS),
         };
         self.asker = Asker::Idle { ended: at.now.mono, rest };

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   evacuate   round for the domains that are left ─▶ one moves ─▶ its group follows ─▶ ... ─▶ none is left: done
-//!                └ nobody has room: says who refused and why, asks again (5 s, later 5 min)    └ only such as must stay: failed
+//!                └ nobody has room: says who refused and why, asks again after 10 s    └ only such as must stay: failed
 //!   restore    recall every 5 s ─▶ whoever runs one begins a round that only this server answers ─▶ ... ─▶ all are here: done
 //!                └ none came for 3 minutes: failed, says which; they stay on the list
 //!   cancel     ends either where it is
@@ -11,26 +11,29 @@
 
 use super::Agent;
 use crate::driver::agent::commands::Ticket;
-use crate::driver::kept::KeptErrand;
-use std::collections::{BTreeMap, VecDeque};
+use crate::driver::kept::{KeptErrand, Leaving};
+use std::collections::BTreeMap;
 use xvm_model::negotiation::{self as talk, RECALL_MAX, Say};
-use xvm_model::policy::{Engine, Guest, Host, Need, Request, engine::mates};
+use xvm_model::policy::{Engine, Host, Need, Request};
 use xvm_model::round::{End, Round, RoundId};
-use xvm_model::{Code, DomainName, Failure, Job, JobKind, Mono, Outcome, ServerName};
+use xvm_model::{Code, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome, ServerName};
 
 /// How often domains are recalled, in milliseconds.
 const RECALL_MS: u64 = 5_000;
 /// How long a restoration goes on without any domain coming home, in milliseconds.
 const PATIENCE_MS: u64 = 180_000;
 
+/// How often a domain is asked for that is to follow its group, unless the one server in question says no.
+const TRIES: u8 = 3;
+
 /// What goes on.
 #[derive(Debug)]
-struct Running {
-    kept: KeptErrand,
-    /// Evacuate: domains of a group whose first has gone, and where it went.
-    follow: VecDeque<(DomainName, ServerName)>,
-    /// Evacuate: the domain that moves, with those of its group.
-    moving: Option<(Guest, Vec<DomainName>)>,
+pub(super) struct Running {
+    pub(super) kept: KeptErrand,
+    /// Evacuate: whether a domain moves.
+    moving: bool,
+    /// Evacuate: how often the next one that is to follow was asked for.
+    tries: u8,
     /// Evacuate: who could not follow its group, and why.
     left: BTreeMap<DomainName, String>,
     /// Restore: why a domain was not taken back when it was offered.
@@ -38,7 +41,7 @@ struct Running {
     /// Restore: when to recall next.
     recall: Mono,
     /// When a domain moved last.
-    progress: Mono,
+    pub(super) progress: Mono,
     /// What is waited for.
     note: String,
 }
@@ -46,19 +49,22 @@ struct Running {
 /// The server's own job.
 #[derive(Debug)]
 pub(super) struct State {
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     last: Option<Box<Outcome>>,
     /// Domains that left by an evacuation and have not come back.
-    away: Vec<DomainName>,
+    pub(super) away: Vec<DomainName>,
+    /// Domains that began to leave by an evacuation, and of which it was not yet heard that they have.
+    pub(super) leaving: Vec<Leaving>,
 }
 
 impl State {
-    pub(super) fn new(kept: Option<KeptErrand>, away: Vec<DomainName>, now: Mono) -> Self {
-        State { running: kept.map(|kept| Running::new(kept, now)), last: None, away }
-    }
-
-    pub(super) fn away(&self) -> &[DomainName] {
-        &self.away
+    pub(super) fn new(
+        kept: Option<KeptErrand>,
+        away: Vec<DomainName>,
+        leaving: Vec<Leaving>,
+        now: Mono,
+    ) -> Self {
+        State { running: kept.map(|kept| Running::new(kept, now)), last: None, away, leaving }
     }
 
     pub(super) fn kept(&self) -> Option<KeptErrand> {
@@ -80,8 +86,8 @@ impl Running {
     fn new(kept: KeptErrand, now: Mono) -> Self {
         Running {
             kept,
-            follow: VecDeque::new(),
-            moving: None,
+            moving: false,
+            tries: 0,
             left: BTreeMap::new(),
             refused: BTreeMap::new(),
             recall: now,
@@ -95,10 +101,10 @@ impl Agent {
     /// The server's job as others see it.
     pub(in crate::driver::agent) fn errand_job(&self) -> Option<Box<Job>> {
         let run = self.help.errand.running.as_ref()?;
-        let (KeptErrand { id, kind, since, total }, left) = (run.kept.clone(), self.errand_left());
+        let (KeptErrand { id, kind, since, total, .. }, left) = (run.kept.clone(), self.errand_left());
         let done = total.saturating_sub(left);
         let percent = (done * 100).checked_div(total).map_or(0, |p| p.min(100) as u8);
-        let phase = if run.moving.is_some() { "move" } else { "ask" };
+        let phase = if run.moving { "move" } else { "ask" };
         let note = (!run.note.is_empty()).then(|| run.note.as_str().into());
         Some(Box::new(Job { id, kind, phase: phase.into(), percent, to: None, since, note }))
     }
@@ -113,7 +119,7 @@ impl Agent {
     }
 
     /// The domains that take room here.
-    fn here(&self) -> impl Iterator<Item = &DomainName> {
+    pub(super) fn here(&self) -> impl Iterator<Item = &DomainName> {
         self.records.iter().filter(|d| d.state.is_active()).map(|d| &d.name)
     }
 
@@ -129,7 +135,8 @@ impl Agent {
     /// Begins an evacuation or a restoration; the settings that it needs are in force.
     pub(in crate::driver::agent) fn begin_errand(&mut self, ticket: &Ticket, kind: JobKind) {
         let total = if kind == JobKind::Evacuate { self.here().count() } else { self.help.errand.away.len() };
-        let kept = KeptErrand { id: ticket.id.clone(), kind, since: self.now.wall, total };
+        let follow = Vec::new();
+        let kept = KeptErrand { id: ticket.id.clone(), kind, since: self.now.wall, total, follow };
         self.help.errand.running = Some(Running::new(kept, self.now.mono));
         self.keep();
         // a round for help is not needed any more, and one that offers help ends by itself
@@ -176,6 +183,7 @@ impl Agent {
 
     /// A whole sample was heard: who came home, and whether all is done.
     pub(super) fn errand_sampled(&mut self) {
+        self.leaving_sampled();
         let before = self.help.errand.away.len();
         let home: Vec<DomainName> = self.here().cloned().collect();
         self.help.errand.away.retain(|name| !home.contains(name));
@@ -192,9 +200,16 @@ impl Agent {
             if self.help.errand.away.is_empty() {
                 self.end_errand(Ok(format!("{total} domains are back on {name}").into()));
             }
-        } else if home.is_empty() && self.works.values().all(|w| w.job.is_none()) {
+        } else if home.is_empty() && self.is_empty() {
             self.end_errand(Ok(format!("{name} is empty: {total} domains moved").into()));
         }
+    }
+
+    /// Nothing comes, nothing goes, and nothing was promised room before the server was closed.
+    fn is_empty(&self) -> bool {
+        self.works.values().all(|w| w.job.is_none())
+            && self.records.iter().all(|d| d.state != DomainState::Incoming)
+            && self.help.talk.reserved().next().is_none()
     }
 
     pub(super) fn errand_timers(&mut self) {
@@ -224,12 +239,20 @@ impl Agent {
 
     /// The round that the job needs next.
     pub(super) fn errand_request(&mut self, host: &Host) -> Option<Request> {
+        let held = self.leaving_holds();
         let run = self.help.errand.running.as_mut().filter(|r| r.kept.kind == JobKind::Evacuate)?;
-        while let Some((domain, to)) = run.follow.front() {
+        while let Some((domain, to)) = run.kept.follow.first() {
+            let guest = host.guests.iter().find(|g| g.name == *domain);
+            if guest.is_some_and(|g| !g.movable) {
+                return None; // its job or command will end
+            }
             if let Some(request) = self.help.engine.follow(host, domain, to) {
                 return Some(request);
             }
-            run.follow.pop_front();
+            run.kept.follow.remove(0);
+        }
+        if held {
+            return None;
         }
         let left: Vec<DomainName> = run.left.keys().cloned().collect();
         let request = self.help.engine.evacuate(host, &left, self.now.mono);
@@ -264,15 +287,13 @@ impl Agent {
     }
 
     /// A domain begins to leave.
-    pub(super) fn errand_moves(&mut self, domain: &DomainName) {
+    pub(super) fn errand_moves(&mut self, domain: &DomainName, to: &ServerName) {
         if self.help.log.running_need() != Some(Need::Evacuate) {
             return;
         }
-        let host = self.picture();
-        let Some(guest) = host.guests.iter().find(|g| g.name == *domain) else { return };
-        let names = mates(&host, guest).iter().map(|g| g.name.clone()).collect();
+        self.leaving_begins(domain, to);
         if let Some(run) = &mut self.help.errand.running {
-            run.moving = Some((guest.clone(), names));
+            run.moving = true;
             run.note.clear();
         }
         self.beat_now();
@@ -283,31 +304,26 @@ impl Agent {
         let Some(round) = self.help.log.get(round).filter(|r| r.need == Need::Evacuate).cloned() else {
             return;
         };
-        let now = self.now.mono;
+        if let (End::Moved, Some(accepted)) = (end, &round.accepted) {
+            self.leaving_gone(&accepted.domain);
+        }
         let Some(run) = &mut self.help.errand.running else { return };
-        let moving = run.moving.take();
-        let following = run.follow.front().is_some_and(|(d, _)| round.wishes.iter().any(|w| w.domain == *d));
-        match (end, moving, &round.accepted) {
-            (End::Moved, Some((guest, names)), Some(accepted)) => {
-                run.progress = now;
-                if following {
-                    run.follow.pop_front();
-                } else {
-                    run.follow = names.into_iter().map(|name| (name, accepted.helper.clone())).collect();
+        run.moving = false;
+        if !matches!(end, End::Moved | End::Cancelled) {
+            let why = reasons(&round);
+            let front = run.kept.follow.first();
+            if front.is_some_and(|(d, _)| round.wishes.iter().any(|w| w.domain == *d)) {
+                run.tries += 1;
+                // a lost message is no refusal
+                if run.tries >= TRIES || !round.refusals.is_empty() {
+                    let (domain, to) = run.kept.follow.remove(0);
+                    let why = format!("it stays together with those that went to {to}: {why}");
+                    run.left.insert(domain, why);
+                    run.tries = 0;
+                    self.keep();
                 }
-                if !self.help.errand.away.contains(&guest.name) {
-                    self.help.errand.away.push(guest.name);
-                }
-                self.keep();
             }
-            (End::Cancelled, ..) => {}
-            _ => {
-                let why = reasons(&round);
-                if following && let Some((domain, to)) = run.follow.pop_front() {
-                    run.left.insert(domain, format!("it stays together with those that went to {to}: {why}"));
-                }
-                self.note(why);
-            }
+            self.note(why);
         }
         self.beat_now();
     }
