@@ -29,8 +29,8 @@
 //! nothing is reserved and nothing moves.
 //!
 //! Why it is quiet. Everybody hears everything. An offer waits for the rule's delay and for chance, see [`spread_ms`], and is not
-//! made when an accept is heard first; a refusal waits for two thirds of [`OFFERS_MS`] and for chance, and is not said when anybody
-//! offers or when [`REFUSERS`] others have said it. So a round's messages do not grow with the number of servers. A server whose
+//! made when an accept is heard first; a refusal is left to some thirty servers, waits for two thirds of [`OFFERS_MS`] and for chance,
+//! and is not said when anybody offers or when [`REFUSERS`] others have said it. So a round's messages do not grow with the number of servers. A server whose
 //! rounds bring nothing asks ever more seldom, up to [`REST_MAX_MS`].
 
 mod asker;
@@ -239,7 +239,9 @@ impl Negotiation {
             Say::RequestHelp { request, .. } => request.only.as_ref().is_none_or(|only| *only == self.name),
             Say::AcceptHelp { helper, .. } if *helper == self.name => true,
             Say::Recall { .. } | Say::Balance { .. } => false,
-            _ => say.round().is_some_and(|round| self.helping.contains_key(round) || self.owns(round)),
+            _ => say.round().is_some_and(|round| {
+                (!self.helping.is_empty() && self.helping.contains_key(round)) || self.owns(round)
+            }),
         }
     }
 
@@ -256,6 +258,7 @@ impl Negotiation {
             Say::AcceptHelp { round, helper, number } if helper == self.name => {
                 self.accepted(&from, round, number, at, out);
             }
+            Say::Done { round, moved: true } => self.arrives(&from, &round, at),
             Say::AcceptHelp { round, .. } | Say::Done { round, .. } => self.release(&from, &round),
             // the asker does not want the own offer
             Say::Decline { round, helper, .. } if helper == self.name => self.release(&from, &round),

@@ -1,7 +1,7 @@
 //! The asker's side of a round.
 
 use super::{
-    Effect, HELD_MS, LEASE_MS, Moment, Negotiation, OFFERS_MS, RENEW_MS, REPEAT_MS, REST_MAX_MS, REST_MS, Say,
+    Effect, HELD_MS, Moment, Negotiation, OFFERS_MS, RENEW_MS, REPEAT_MS, REST_MAX_MS, REST_MS, Say,
 };
 use crate::policy::{Guest, Need, Offer, Request};
 use crate::round::{Accepted, Bid, End, Ending, Round, RoundId, Verdict, WISHED_MAX, Wished};
@@ -136,9 +136,8 @@ impl Negotiation {
                 }
                 // a doubled first offer says nothing new
                 let Some(number) = held else { return };
-                if let Some(&accepted) = sent.get(number as usize)
-                    && now.since(accepted) < LEASE_MS / 2
-                {
+                // that accept is at most HELD_MS old, so most of the lease that it began is left
+                if let Some(&accepted) = sent.get(number as usize) {
                     self.depart(accepted, at, out);
                 }
             }

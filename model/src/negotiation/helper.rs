@@ -7,6 +7,9 @@ use crate::{Mono, ServerName};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// Who draws less chance than this may say no: some thirty of any number of servers, see [`super::spread_ms`].
+const REFUSE_BELOW_MS: u64 = 16;
+
 /// Where a round of another server is here.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Helper {
@@ -62,9 +65,10 @@ impl Negotiation {
                 let due = now.plus((delay + at.chance_ms).min(OFFERS_MS - 100));
                 self.helping.insert(round, (from, Helper::Waiting { request, due }));
             }
-            Err(why) if self.helping.len() < ROUNDS_MAX / 2 => {
+            // of many servers only some thirty think of saying no
+            Err(why) if self.helping.len() < ROUNDS_MAX / 2 && at.chance_ms < REFUSE_BELOW_MS => {
                 // whoever could help has spoken by then; who is asked alone need not wait for others
-                let wait = if request.only.is_some() { 0 } else { OFFERS_MS * 2 / 3 + at.chance_ms };
+                let wait = if request.only.is_some() { 0 } else { OFFERS_MS * 2 / 3 + at.chance_ms * 35 };
                 let due = now.plus(wait.min(OFFERS_MS - 100));
                 self.helping.insert(round, (from, Helper::Refusing { why, due, heard: 0 }));
             }
@@ -118,6 +122,16 @@ impl Negotiation {
         }
     }
 
+    /// The domain is here. The own hypervisor may not have shown it yet: until it has, the room stays reserved for a moment more.
+    pub(super) fn arrives(&mut self, from: &ServerName, round: &RoundId, at: &Moment) {
+        match self.helping.get_mut(round) {
+            Some((asker, Helper::Held { until, .. })) if asker == from => {
+                *until = (*until).min(at.now.mono.plus(RESERVE_MS));
+            }
+            _ => self.release(from, round),
+        }
+    }
+
     /// Another server could help (`helps`) or not: it makes the own refusal needless, at once or when enough have said so.
     pub(super) fn overheard(&mut self, round: &RoundId, helps: bool) {
         if let Some((_, Helper::Refusing { heard, .. })) = self.helping.get_mut(round) {
@@ -130,6 +144,9 @@ impl Negotiation {
 
     /// What time alone brings to the rounds of others.
     pub(super) fn expire(&mut self, at: &Moment, out: &mut Vec<Effect>) {
+        if self.helping.is_empty() {
+            return;
+        }
         let now = at.now.mono;
         self.helping.retain(|_, (_, h)| match h {
             // a domain that has arrived needs no reservation: it counts by itself

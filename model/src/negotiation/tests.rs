@@ -56,6 +56,28 @@ fn a_late_accept_of_expired_room_is_declined() {
 }
 
 #[test]
+fn held_room_ends_with_its_lease_and_who_has_promised_room_does_not_ask() {
+    let mut w = world("points", 2, 1, 1);
+    let (round, request) = asked(&mut w);
+    // server 1 is overloaded too, but it may help before it asks
+    let say = Say::RequestHelp { round: round.clone(), request: request.clone().into() };
+    w.agents[1].host.guests.truncate(1);
+    heard(&mut w, 1, 0, say);
+    w.now += 200;
+    tick(&mut w, 1);
+    heard(&mut w, 1, 0, Say::AcceptHelp { round, helper: name(1), number: 0 });
+    w.now += LEASE_MS - 1;
+    tick(&mut w, 1);
+    assert!(w.reserved() == 1 && !w.agents[1].talk.may_ask(Mono(w.now)));
+    let agent = &mut w.agents[1];
+    let ask = Input::Ask(Box::new(Request { asker: name(1), ..request }));
+    assert!(agent.talk.step(ask, &agent.engine, &agent.host, at(w.now), 0).is_empty());
+    w.now += 1;
+    tick(&mut w, 1);
+    assert!(w.reserved() == 0 && w.agents[1].talk.may_ask(Mono(w.now)));
+}
+
+#[test]
 fn room_that_the_own_domains_took_meanwhile_is_declined() {
     let mut w = world("points", 1, 1, 1);
     let (round, request) = asked(&mut w);
