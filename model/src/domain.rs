@@ -215,6 +215,9 @@ pub struct Came {
     pub round: Option<Box<str>>,
     /// Why, in a few words.
     pub why: Box<str>,
+    /// When it had come to `from` because another server was overloaded, if it had: one that never left must not be moved on soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helped: Option<Wall>,
 }
 
 /// What is kept with a domain and travels with it: what users set, and how it came where it is.

@@ -119,7 +119,7 @@ impl Histories {
 
     /// A domain is on the server `to` and came there so; whether that is new.
     pub fn moved(&mut self, name: &DomainName, to: &ServerName, came: &Came) -> bool {
-        let Came { from, at, round, why } = came;
+        let Came { from, at, round, why, .. } = came;
         let kept = Move { from: from.clone(), round: round.clone(), why: why.clone() };
         let new = self.moves.insert((*at, name.clone(), to.clone()), kept).is_none();
         while self.moves.len() > MOVES_KEPT {
@@ -197,6 +197,7 @@ mod tests {
             at: Wall(minute * 60_000),
             round: round.map(Into::into),
             why: why.into(),
+            helped: None,
         };
         let (first, second) = (came(3, &a, Some("ferby.1.1"), "too\nfull"), came(70, &b, None, "order"));
         assert!(h.moved(&d, &b, &first) && !h.moved(&d, &b, &first) && h.moved(&d, &a, &second));

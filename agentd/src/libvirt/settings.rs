@@ -41,6 +41,9 @@ fn render(settings: &DomainSettings) -> String {
             put("round", round);
         }
         put("why", &came.why);
+        if let Some(helped) = came.helped {
+            put("helped", &helped.0.to_string());
+        }
     }
     out.push_str("/>");
     out
@@ -68,6 +71,7 @@ fn came(xml: &str) -> Option<Came> {
         at: Wall(attribute(xml, "at")?.parse().ok()?),
         round: attribute(xml, "round").map(|r| unescape(r).into()),
         why: unescape(attribute(xml, "why").unwrap_or_default()).into(),
+        helped: attribute(xml, "helped").and_then(|h| h.parse().ok()).map(Wall),
     })
 }
 
@@ -133,7 +137,8 @@ mod tests {
         let groups = |text| parse_groups(text).expect("groups");
         let from = ServerName::parse("herby").expect("name");
         let why = "it's \"full\" & <over> &amp; done".into();
-        let came = Some(Box::new(Came { from, at: Wall(7), round: Some("herby.1.2".into()), why }));
+        let (round, helped) = (Some("herby.1.2".into()), Some(Wall(5)));
+        let came = Some(Box::new(Came { from, at: Wall(7), round, why, helped }));
         let (with, apart) = (groups("web db"), groups("x"));
         let all = DomainSettings { priority: 70, pin, with, apart, came };
         for settings in [DomainSettings::default(), all] {

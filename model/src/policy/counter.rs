@@ -78,7 +78,8 @@ impl Policy for Counter {
     }
 
     fn relief(&self, _: &Host, _: &Sums, guest: &Guest, _: f64) -> Option<f64> {
-        Some(guest.load - self.before.get(&guest.name).copied().unwrap_or(0.0))
+        // one that is not busy shares no CPU that others wait for
+        (guest.busy > 0).then(|| guest.load - self.before.get(&guest.name).copied().unwrap_or(0.0))
     }
 
     fn wishes(&self) -> usize {

@@ -207,7 +207,7 @@ impl World {
                 let result = Ok(format!("{name} runs on {to}").into());
                 domain.last = Some(Box::new(Outcome { id, kind: JobKind::Migrate, at, result }));
                 let (why, from) = ("ordered by\nsomebody".into(), from.clone());
-                domain.settings.came = Some(Box::new(Came { from, at, round: None, why }));
+                domain.settings.came = Some(Box::new(Came { from, at, round: None, why, helped: None }));
                 state.servers.get_mut(&to).unwrap().domains.insert(name, domain);
             }
             world.beat(&to);

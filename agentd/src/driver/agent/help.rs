@@ -16,10 +16,12 @@
 //! | `rounds` | the rounds that are kept and told |
 //! | `balance` | what the cluster was told about balancing, passed on from agent to agent |
 //! | `errand` | evacuate and restore |
+//! | `leaving` | domains that leave by evacuate |
 //! | `recall` | domains that other servers want back |
 
 mod balance;
 mod errand;
+mod leaving;
 mod picture;
 mod recall;
 mod rounds;
@@ -81,7 +83,7 @@ impl Help {
             expected: BTreeMap::new(),
             log: rounds::Log::new(kept.rounds, now),
             gossip: balance::Gossip::default(),
-            errand: errand::State::new(kept.errand, kept.away, now.mono),
+            errand: errand::State::new(kept.errand, kept.away, kept.leaving, now.mono),
             recalls: recall::Queue::default(),
             peers: BTreeMap::new(),
             linked: false,
@@ -128,7 +130,7 @@ impl Agent {
         }
         if old.balance != new.balance {
             self.help.gossip.soon(self.now.mono);
-            if new.balance.mode == BalanceMode::Off && self.help.log.running_need() == Some(Need::Overload) {
+            if new.balance.mode != BalanceMode::On && self.help.log.running_need() == Some(Need::Overload) {
                 self.talk(talk::Input::Cancel);
             }
         }
@@ -208,15 +210,19 @@ impl Agent {
             return;
         }
         let host = self.picture();
-        let request = self.recall_request(&host).or_else(|| self.errand_request(&host));
-        if let Some(request) = request {
-            return self.talk(talk::Input::Ask(Box::new(request)));
-        }
         let mode = self.settings.balance.mode;
-        if mode == BalanceMode::Off || self.help.errand.evacuates() {
-            return;
+        let own = match mode == BalanceMode::Off || self.help.errand.evacuates() {
+            true => None,
+            false => self.help.engine.ask(&host, now),
+        };
+        // what could not be done for others does not keep this server from being helped
+        if own.is_none() || !self.help.log.vain() {
+            let request = self.recall_request(&host).or_else(|| self.errand_request(&host));
+            if let Some(request) = request {
+                return self.talk(talk::Input::Ask(Box::new(request)));
+            }
         }
-        match self.help.engine.ask(&host, now) {
+        match own {
             Some(mut request) => {
                 request.dry = mode == BalanceMode::DryRun;
                 if self.settings.policy == PolicyName::Points {
@@ -244,7 +250,9 @@ impl Agent {
         let now = self.now.mono;
         self.help.expected.retain(|_, (_, at)| now.since(*at) < EXPECTED_MS);
         self.help.expected.extend(self.help.talk.reserved().map(|g| (g.name.clone(), (g.clone(), now))));
-        let effects = self.help.talk.step(input, &self.help.engine, &host, self.now, chance);
+        let mut effects = self.help.talk.step(input, &self.help.engine, &host, self.now, chance);
+        // what comes of the others looks at the record, and may change it again
+        effects.sort_by_key(|effect| !matches!(effect, talk::Effect::Record(_)));
         for effect in effects {
             match effect {
                 talk::Effect::Say(say) => self.say(say),
@@ -266,7 +274,7 @@ impl Agent {
         let command = DomainCommand::Migrate { to: Some(to.clone()), address: address.clone() };
         match self.check(domain, &command) {
             Ok(record) => {
-                self.errand_moves(domain);
+                self.errand_moves(domain, &to);
                 let why = self.help.log.running_need().unwrap_or(Need::Overload).word();
                 self.begin_migration(By::Round { id: &round, why }, record, to, address);
             }
@@ -298,7 +306,8 @@ impl Agent {
     fn keep(&mut self) {
         let kept = Kept {
             rounds: self.help.log.all(),
-            away: self.help.errand.away().to_vec(),
+            away: self.help.errand.away.clone(),
+            leaving: self.help.errand.leaving.clone(),
             errand: self.help.errand.kept(),
         };
         self.out.push(Effect::Keep(Box::new(kept)));

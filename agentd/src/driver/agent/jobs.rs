@@ -69,7 +69,14 @@ pub(super) enum Stage {
         refused: Option<(HvError, Id)>,
     },
     /// Migrate: where it comes from is written down with it, before it leaves.
-    Marking { op: Id, address: Box<str> },
+    Marking {
+        /// The operation.
+        op: Id,
+        /// Where it is to go.
+        address: Box<str>,
+        /// It ends when the domain is marked: a mark that comes late would undo what users set meanwhile.
+        cancelled: bool,
+    },
     /// Migrate: the call runs.
     Moving { op: Id, address: Box<str> },
     /// Migrate: the call has ended, both hypervisors are asked.
@@ -128,10 +135,14 @@ impl Agent {
             By::Order(_) => (None, "ordered".into()),
             By::Round { id, why } => (Some(id.into()), why.into()),
         };
-        let came = Came { from: self.me.name.clone(), at: self.now.wall, round, why };
+        if let By::Order(_) = by {
+            self.leaving_ordered(&domain.name);
+        }
+        let helped = domain.settings.came.as_deref().and_then(|came| self.helped(came));
+        let came = Came { from: self.me.name.clone(), at: self.now.wall, round, why, helped };
         let settings = DomainSettings { came: Some(Box::new(came)), ..domain.settings.clone() };
         let op = self.begin(&domain.name, Op::Set(settings));
-        let stage = Stage::Marking { op, address };
+        let stage = Stage::Marking { op, address, cancelled: false };
         self.accept_job(by, domain, JobKind::Migrate, "begin", Some(to), stage);
     }
 
@@ -161,18 +172,18 @@ impl Agent {
     /// The order to cancel the job that runs; that it may be cancelled now was checked.
     pub(super) fn cancel(&mut self, ticket: Ticket, name: &DomainName) {
         let about = About::Domain(name);
-        let (Some(domain), Some(run)) = (self.shown(name), self.works.get(name).and_then(|w| w.job.as_ref()))
+        let domain = self.shown(name);
+        let (Some(domain), Some(run)) = (domain, self.works.get_mut(name).and_then(|w| w.job.as_mut()))
         else {
             let failure = Failure::busy(format!("cannot cancel {name}: no job runs"));
             return self.refuse(&ticket, about, failure);
         };
+        if let Stage::Marking { cancelled, .. } = &mut run.stage {
+            *cancelled = true;
+            let text = format!("{name} does not migrate").into();
+            return self.answer(&ticket, about, Answer::Done { text });
+        }
         match run.job.kind {
-            JobKind::Migrate if matches!(run.stage, Stage::Marking { .. }) => {
-                let why = format!("cannot migrate {name}: cancelled before it began");
-                self.end_job(name, Err(Failure::busy(why)));
-                let text = format!("{name} does not migrate").into();
-                self.answer(&ticket, about, Answer::Done { text });
-            }
             JobKind::Migrate => self.begin_short(ticket, domain, xvm_model::DomainCommand::Cancel),
             JobKind::Shutdown => {
                 let why = "cancelled; the guest was asked, and may still power off";
@@ -232,6 +243,11 @@ impl Agent {
                     Err(error) => *refused = Some((error, mark)),
                 }
                 self.ask(name);
+            }
+            Stage::Marking { cancelled: true, .. } => {
+                let why =
+                    format!("cannot migrate {name}: cancelled before it began; it is on {}", self.me.name);
+                self.end_job(name, Err(Failure::busy(why)));
             }
             Stage::Marking { address, .. } => {
                 // a hypervisor that keeps no marks moves domains all the same

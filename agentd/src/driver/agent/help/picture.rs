@@ -3,7 +3,7 @@
 use super::{Agent, UNIT_S};
 use std::collections::BTreeSet;
 use xvm_model::policy::{Guest, Host, Need};
-use xvm_model::{Came, Domain, DomainName, DomainState, Mono, points, wanted::wanted};
+use xvm_model::{Came, Domain, DomainName, DomainState, Mono, Wall, points, wanted::wanted};
 
 /// So long after its arrival a domain counts with at least the load that its last server saw, in milliseconds: three samples.
 const ARRIVED_MS: u64 = 3_000;
@@ -64,11 +64,18 @@ impl Agent {
     }
 
     /// When a domain came here because another server was overloaded, by this server's clock: only such a move is one that others must
-    /// not follow soon. One that is marked as coming from here never left.
+    /// not follow soon.
     fn arrived(&self, came: &Came) -> Option<Mono> {
-        let helped = came.round.is_some() && &*came.why == Need::Overload.word() && came.from != self.me.name;
-        let ago = self.now.wall.0.saturating_sub(came.at.0);
-        helped.then(|| Mono(self.now.mono.0.saturating_sub(ago)))
+        let ago = self.now.wall.0.saturating_sub(self.helped(came)?.0);
+        Some(Mono(self.now.mono.0.saturating_sub(ago)))
+    }
+
+    /// The same by the clock of who moved it. One that is marked as coming from here never left: what was true before goes on.
+    pub(in crate::driver::agent) fn helped(&self, came: &Came) -> Option<Wall> {
+        if came.from == self.me.name {
+            return came.helped;
+        }
+        (came.round.is_some() && &*came.why == Need::Overload.word()).then_some(came.at)
     }
 
     /// Each domain's past grows by one sample; one that came by a round brings its past along.

@@ -76,6 +76,12 @@ impl Log {
         self.running().map(|r| r.need)
     }
 
+    /// Whether the last round was not for this server's own need, and moved nothing.
+    pub(super) fn vain(&self) -> bool {
+        let last = self.rounds.back().filter(|r| r.need != Need::Overload);
+        last.and_then(|r| r.outcome.as_ref()).is_some_and(|o| o.end != End::Moved)
+    }
+
     pub(super) fn get(&self, id: &str) -> Option<&Round> {
         self.rounds.iter().find(|r| &*r.id == id)
     }
