@@ -110,7 +110,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "history",
         mode: 0o444,
-        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and `# TIME moved FROM TO ROUND|- WHY` for each move",
+        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and a comment line `# TIME moved FROM TO ROUND|- WHY` for each move",
         kind: text(history),
     },
 ];

@@ -101,7 +101,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "history",
         mode: 0o444,
-        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and `# TIME moved DOMAIN FROM TO ROUND|- WHY` for each domain that came or went",
+        about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and a comment line `# TIME moved DOMAIN FROM TO ROUND|- WHY` for each domain that came or went",
         kind: Kind::Text(history),
     },
 ];
