@@ -12,8 +12,8 @@
 #   hosts.sh uri HOST          the URI of its libvirtd for programs outside the host (a UNIX socket)
 #   hosts.sh reach HOST        the URI by which other hosts, and programs outside, reach it over the network
 #   hosts.sh cpu HOST          a file with the host's own CPU times
-#   hosts.sh cpus HOST LIST    from now on the host runs on these CPUs of the machine only (0-1,3), and the lab's hosts go before
-#                              what else runs there; before its guests start
+#   hosts.sh cpus HOST LIST    from now on the host runs on these CPUs of the machine only (0-1,3), and the lab's hosts get more of
+#                              them than what else runs there; before its guests start
 #   hosts.sh virsh HOST ...    virsh on that host
 #   hosts.sh exec HOST cmd...  run a command inside the host
 #   hosts.sh pid HOST          the PID of its init, as seen outside
@@ -230,8 +230,8 @@ case "${1:-}" in
   reach) echo "qemu+tcp://$(addr "$2")/system";;
   cpu) echo "/sys/fs/cgroup/cpuacct/$ID/$2/cpuacct.usage_percpu";;
   cpus) idx "$2" > /dev/null; echo "$3" > "/sys/fs/cgroup/cpuset/$ID/$2/cpuset.cpus" || die "$2: cannot run on the CPUs $3"
-    # one busy guest is to fill a CPU also beside a compiler; all hosts together have one share, 1024 is one usual process
-    [ ! -e "/sys/fs/cgroup/cpu/$ID/cpu.shares" ] || echo 32768 > "/sys/fs/cgroup/cpu/$ID/cpu.shares";;
+    # a busy guest is to get most of a CPU also beside a compiler, and who watches it enough; 1024 is one usual process
+    [ ! -e "/sys/fs/cgroup/cpu/$ID/cpu.shares" ] || echo 4096 > "/sys/fs/cgroup/cpu/$ID/cpu.shares";;
   virsh) h=$2; shift 2; exec virsh -c "$(uri "$h")" "$@";;
   exec) shift; inhost "$@";;
   pid) hpid "$2";;

@@ -1,0 +1,96 @@
+//! The story: a server is driven to full load, one domain moves by itself, and then nothing more moves although the server stays full,
+//! because each busy domain now has a CPU of its own.
+
+use crate::stage::{beats, cluster, load, on, patiently, points, rounds, smalls};
+use xvm_tests::{Cluster, lab, requires, say};
+
+/// How many heartbeats without a further round show that there is none.
+const QUIET: usize = 25;
+/// From which load on a host counts as full here.
+const FULL: f64 = 0.3;
+
+#[test]
+fn story_sim() {
+    requires!("/dev/fuse");
+    let c = cluster(&[("ferby", smalls(5)), ("gerby", vec![]), ("herby", vec![])]);
+    play(&c, || (1..=5).for_each(|n| load(&c.tree, &format!("small-{n}"), 100)));
+}
+
+/// Two guests that never rest on a host of one CPU.
+#[test]
+fn story_qemu() {
+    requires!("/dev/fuse");
+    for need in lab::NEEDS {
+        requires!(need);
+    }
+    let c = Cluster::qemu(2, 2, |lab| {
+        lab.limit("ferby", "0");
+        lab.guest("ferby", "small-1", &["spin=1"], true);
+        lab.guest("ferby", "small-2", &["spin=1"], false);
+    });
+    c.heartbeat("0.2");
+    // what else runs on this machine takes its part of the CPU, and none of it belongs to the host
+    c.tree.order("servers/ferby/watchdog", &format!("threshold {FULL}"));
+    play(&c, || c.tree.order("domains/small-2/ctl", "start"));
+}
+
+/// `drive` brings ferby to full load, with one busy domain more than it has CPUs.
+fn play(c: &Cluster, drive: impl FnOnce()) {
+    let t = &c.tree;
+    let all = on(t, "ferby").len();
+    assert_eq!((points(t, "ferby"), rounds(t).len()), (0, 0), "nobody is overloaded yet");
+    let events = t.events("events");
+    drive();
+    let start = std::time::Instant::now();
+    let round = patiently(t, "a move by itself", 90, || rounds(t).into_iter().find(|r| r.end == "moved"));
+    say(&format!("moved {} s after the load began\n{}", start.elapsed().as_secs(), round.outcome));
+    assert_eq!((&*round.asker, &*round.need), ("ferby", "overload"));
+    let (domain, helper) = (&*round.domain, &*round.helper);
+    assert_eq!(c.once(domain, "running"), helper, "what the round tells is so");
+    assert_eq!(on(t, "ferby").len(), all - 1);
+    // who offered with which projected load, who was taken
+    let offer =
+        round.offers.lines().find(|l| l.starts_with(&format!("{helper} {domain} "))).expect("its offer");
+    assert!(offer.ends_with(" accepted"), "{offer}");
+    for words in [
+        "ferby asked for help: ",
+        &format!("{helper} offered to take {domain}: "),
+        &format!("moved: {domain} "),
+    ] {
+        assert!(round.outcome.contains(words), "{words:?} is not in\n{}", round.outcome);
+    }
+    // live: request, offer, accept, the move, done
+    let told = [
+        "asks: ".to_owned(),
+        format!("offer {helper} {domain} projected "),
+        format!("accepts {helper} for {domain}"),
+        "ended: ".to_owned(),
+    ];
+    for words in told {
+        let line = events.expect(&format!("server ferby help {} {words}", round.id));
+        say(&format!("  {line}"));
+    }
+    events.expect(&format!("domain {domain} job migrate to {helper}"));
+    events.expect(&format!("domain {domain} server {helper} (was ferby)"));
+    // where it came from, and why
+    for file in ["status", "history"] {
+        let text = t.text(&format!("domains/{domain}/{file}"));
+        assert!(text.contains("ferby") && text.contains(&round.id), "{file}:\n{text}");
+    }
+    // each busy domain has a CPU of its own now
+    patiently(t, "the counter at 0", 90, || (points(t, "ferby") == 0).then_some(()));
+    let count = rounds(t).len();
+    for _ in 0..QUIET {
+        beats(t, "ferby", 1);
+        assert_eq!((points(t, "ferby"), rounds(t).len()), (0, count));
+        let load: f64 = t.text("servers/ferby/load").parse().expect("a number");
+        assert!(load >= FULL, "it is still full, at {load}");
+    }
+    assert_eq!(on(t, "ferby").len(), all - 1);
+    // and what it brought is written down
+    let last = patiently(t, "what it brought", 30, || {
+        let text = t.text(&format!("help/{}/outcome", round.id));
+        text.lines().last().filter(|l| l.starts_with("ferby's load was ")).map(str::to_owned)
+    });
+    say(&format!("  {last}"));
+}
