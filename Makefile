@@ -2,6 +2,8 @@
 CARGO ?= cargo
 MOUNT ?= ./xvm
 PREFIX ?= /usr/local
+# recorded loads for `make bench`: archives of a file a domain, see xvm-sim(1)
+LOADS ?= ../shared/data/planetlab
 DESTDIR ?=
 
 # what the build needs, and what the tests need besides
@@ -31,6 +33,8 @@ check: deps
 bench: deps-test
 	$(CARGO) build --release --bins
 	$(CARGO) run --release --package xvm-tests --bin bench
+	@if ls $(LOADS)/*.tar.gz > /dev/null 2>&1; then target/release/xvm-sim $(LOADS)/*.tar.gz; \
+		else echo "SKIP xvm-sim: no recorded loads in $(LOADS) (LOADS=DIR names them)"; fi
 
 man:
 	$(CARGO) xtask man
