@@ -15,8 +15,9 @@ pub struct Figures {
     pub undone: u64,
     /// Requests that were sent.
     pub requests: u64,
-    /// All messages: requests, offers, accepts, declines, ends.
-    pub messages: u64,
+    /// All messages (requests, offers, accepts, words that room is held, renewals, refusals, ends) of the rounds that moved a domain,
+    /// and of those that did not.
+    pub messages: (u64, u64),
     /// Overloads that ended, and how many samples they lasted in all.
     pub relieved: (u64, u64),
     /// What was missing in each sample, in CPUs.
@@ -34,8 +35,18 @@ impl Figures {
         self.relieved.1 as f64 / self.relieved.0.max(1) as f64
     }
 
-    /// Messages for each move; all of them when nothing moved.
+    /// Messages of a round that moved a domain, in the mean.
     pub fn messages_a_move(&self) -> f64 {
-        self.messages as f64 / self.moves.max(1) as f64
+        self.messages.0 as f64 / self.moves.max(1) as f64
+    }
+
+    /// Requests that moved nothing.
+    pub fn vain(&self) -> u64 {
+        self.requests.saturating_sub(self.moves)
+    }
+
+    /// Messages of such a round, in the mean.
+    pub fn messages_in_vain(&self) -> f64 {
+        self.messages.1 as f64 / self.vain().max(1) as f64
     }
 }

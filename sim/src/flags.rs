@@ -49,12 +49,14 @@ pub struct Cluster {
 
 const LONG: &str = "Replays recorded loads under xvm's policies in simulated time, with the code that agents run, and prints a table: \
 the share of server time at or above 100 % demand, the CPU hours that domains lost (by contention, and a tenth of a domain's CPU \
-while it moves), moves, moves undone within 30 minutes, messages a move, mean time from overload to relief; a last line says what \
-free repacking at every sample would lose.
+while it moves), moves, moves undone within 30 minutes, messages of a round that moved a domain, requests that moved nothing and \
+their messages, mean time from overload to relief; a last line says what free repacking at every sample would lose. Of a move's \
+messages two are a renewal of its lease, every 10 s.
 
-A file is one domain: a line a sample, a percentage of one CPU, or TIME LOAD as in the files `history` of the tree. Domains are \
+A file is one domain: a line a sample, a percentage of one CPU, or TIME LOAD as in the files `history` of the tree; lines that begin with # are passed over. Domains are \
 dealt to the servers in a seeded random order, the same number to each. All have the same memory; servers have memory for --crowd \
-percent of the mean number of domains. At each sample each server may give one domain away. Agents see what domains want: what \
+percent of the mean number of domains. After each sample each server may ask once for help and give one domain away; the rounds are those of the agents, \
+with messages that take a millisecond. Agents see what domains want: what \
 they use and what they wait for. The guards (memory, limits, a cooldown of an hour for a domain) hold for every policy.
 
 The policies none, three-in-a-row and three-of-five are there for comparison only; see xvm-policy(7).";

@@ -3,7 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | [`loads`] | reads recorded loads: an archive or a folder of one file a domain |
-//! | [`cluster`] | one replay: servers, domains, rounds of help |
+//! | [`cluster`] | one replay: servers and domains |
+//! | [`rounds`] | rounds of help: the negotiation of all servers over a simulated wire |
+//! | [`made`] | loads that are made up, of any size |
 //! | [`figures`] | what a replay is measured by |
 //! | [`packing`] | what free repacking at every sample would reach |
 //! | [`table`], [`plot`] | the figures as text and as a picture |
@@ -15,11 +17,11 @@
 //!   for later.
 //! - All domains have the same memory, for the recordings tell none; servers have memory for `crowd` times the mean number of
 //!   domains, so nobody can have more.
-//! - At each sample: the load is accounted where the domains are, each rule learns it, then in a seeded random order each server
-//!   may ask once and give one domain away. It arrives before the next sample. A helper may take several, each on top of those
-//!   that it took before. The guards of [`xvm_model::policy::Engine`] hold for every rule, the cooldown too.
-//! - Offers take 1 ms each way, the delay that the rule asks for, and a chance of up to half a millisecond for each server there is;
-//!   the first one heard wins. Who would offer later hears of it and is silent: that keeps messages a move few in a large cluster.
+//! - At each sample: the load is accounted where the domains are, and each rule learns it. Then each server may ask once, in a
+//!   seeded random order over half the time to the next sample; rounds run through the negotiation that agents run, with messages
+//!   that take a millisecond and are never lost, offers that wait as the rule and chance say, reservations, refusals and rests. A
+//!   move takes `move_s` seconds, but ends before the next sample. While its domain moves, a server offers nothing; a helper may take
+//!   several, each on top of those that it took before. The guards of [`xvm_model::policy::Engine`] hold for every rule, the cooldown too.
 //!
 //! What the table can not show: around its level a domain's recorded load is nearly white noise. A greedy rule that was told each
 //! domain's true mean of the next three hours still lost 0.4 of what the best other rule loses at 70 % mean load, and 0.5 to 0.65 at
@@ -29,8 +31,10 @@ pub mod cluster;
 pub mod figures;
 pub mod flags;
 pub mod loads;
+pub mod made;
 pub mod packing;
 pub mod plot;
+pub mod rounds;
 pub mod table;
 
 pub use cluster::{Setup, replay};

@@ -1,5 +1,5 @@
 //! Recorded loads: one file a domain, a line a sample. `24` is a percentage of one CPU; `2026-11-22T20:05:00.000Z 0.24`, a line of
-//! a site's `history`, is a share.
+//! a site's `history`, is a share. Lines that begin with `#` say something else.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{fs, io::Read, path::Path};
@@ -75,7 +75,7 @@ fn archive(path: &Path) -> Result<Vec<(String, Vec<f64>)>> {
 
 fn parse(name: &str, text: &str) -> Result<Vec<f64>> {
     let mut loads = Vec::new();
-    for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+    for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
         let mut words = line.split_whitespace();
         let (first, second) = (words.next().unwrap_or(""), words.next());
         let number: f64 = second
@@ -102,6 +102,8 @@ mod tests {
     fn both_forms_of_lines_are_read() {
         assert_eq!(parse("a", "24\n 0\n").expect("percent"), vec![0.24, 0.0]);
         assert_eq!(parse("a", "2026-11-22T20:05:00.000Z 0.24\n").expect("share"), vec![0.24]);
+        let moved = "# 2026-11-22T20:05:00.000Z came from ferby: ferby.7.1\n2026-11-22T20:05:00.000Z 0.24\n";
+        assert_eq!(parse("a", moved).expect("with a move"), vec![0.24]);
         assert!(parse("a", "x\n").unwrap_err().to_string().contains("line 1"));
         assert!(parse("a", "-1\n").is_err() && parse("a", "NaN\n").is_err());
     }

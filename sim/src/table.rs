@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// The line above a table.
 pub fn head() -> String {
     format!(
-        "{:<10} {:>4} {:>7} {:<15} {:>9} {:>9} {:>7} {:>7} {:>6} {:>9} {:>7}\n",
+        "{:<10} {:>4} {:>7} {:<15} {:>9} {:>9} {:>7} {:>7} {:>6} {:>9} {:>7} {:>9} {:>7}\n",
         "day",
         "load",
         "servers",
@@ -17,6 +17,8 @@ pub fn head() -> String {
         "moves",
         "undone",
         "msgs/move",
+        "in vain",
+        "msgs/vain",
         "relief"
     )
 }
@@ -24,7 +26,7 @@ pub fn head() -> String {
 /// One replay.
 pub fn line(day: &str, load: f64, servers: usize, rule: &str, f: &Figures, unit_s: f64) -> String {
     format!(
-        "{day:<10} {:>4.0} {servers:>7} {rule:<15} {:>9.2} {:>9.2} {:>7.2} {:>7} {:>6} {:>9.1} {:>6.0}m\n",
+        "{day:<10} {:>4.0} {servers:>7} {rule:<15} {:>9.2} {:>9.2} {:>7.2} {:>7} {:>6} {:>9.1} {:>7} {:>9.1} {:>6.0}m\n",
         load * 100.0,
         f.overload * 100.0,
         f.lost(),
@@ -32,6 +34,8 @@ pub fn line(day: &str, load: f64, servers: usize, rule: &str, f: &Figures, unit_
         f.moves,
         f.undone,
         f.messages_a_move(),
+        f.vain(),
+        f.messages_in_vain(),
         f.relief() * unit_s / 60.0
     )
 }

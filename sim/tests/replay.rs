@@ -62,3 +62,29 @@ fn an_overload_by_bad_placement_ends_with_every_rule_that_acts() {
     let none = replay(&loads(), &setup, "none").lost();
     assert!(replay(&loads(), &setup, "adaptive").lost() < none);
 }
+
+#[test]
+fn messages_a_move_do_not_grow_with_the_servers() {
+    // request, accept, held and end, three renewals while a domain moves for 30 s, and a few offers
+    for (servers, samples) in [(10, 96), (100, 24), (300, 12)] {
+        let loads = Loads::made(servers * 20, samples, 1);
+        let setup = Setup { servers: Some(servers), ..Setup::default() };
+        for rule in ["points", "adaptive"] {
+            let f = replay(&loads, &setup, rule);
+            println!("{servers} {rule}: {} moves, {:.1} messages each", f.moves, f.messages_a_move());
+            assert!(f.messages_a_move() <= 14.0 && f.messages_in_vain() <= 10.0, "{servers} {rule}: {f:?}");
+            assert!(
+                f.moves > 0 || servers == 10 || !["adaptive", "points"].contains(&rule),
+                "{servers} {rule}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_short_move_needs_no_renewal() {
+    let loads = Loads::made(400, 96, 3);
+    let setup = Setup { servers: Some(20), move_s: 2.0, ..Setup::default() };
+    let f = replay(&loads, &setup, "adaptive");
+    assert!(f.moves > 0 && (5.0..=9.0).contains(&f.messages_a_move()), "{f:?}");
+}
