@@ -106,9 +106,12 @@ mod tests {
     #[test]
     fn words_by_state() {
         let words = |s| allowed(s, None).iter().map(|w| w.word()).collect::<Vec<_>>().join(" ");
-        assert_eq!(words(DomainState::Running), "pause shutdown reboot destroy migrate load priority pin");
-        assert_eq!(words(DomainState::Paused), "unpause destroy migrate priority pin");
-        assert_eq!(words(DomainState::Shutoff), "start priority pin");
+        assert_eq!(
+            words(DomainState::Running),
+            "pause shutdown reboot destroy migrate load priority pin with apart"
+        );
+        assert_eq!(words(DomainState::Paused), "unpause destroy migrate priority pin with apart");
+        assert_eq!(words(DomainState::Shutoff), "start priority pin with apart");
         assert_eq!(words(DomainState::Incoming), "");
     }
 

@@ -23,7 +23,7 @@ fn round(n: u64, step: u64) -> Round {
     let bid = |helper, domain, verdict| Bid { helper, domain, projected: 0.431, gain: 0.2, verdict };
     let too_late = Verdict::Declined { why: "another one was first".into() };
     let offers =
-        vec![bid(server("gerby"), small(n), Verdict::Accepted), bid(server("herby"), small(2), too_late)];
+        [bid(server("gerby"), small(n), Verdict::Accepted), bid(server("herby"), small(2), too_late)];
     let refusals = vec![Refused { helper: server("full"), why: "it has too little memory".into() }];
     let accepted = Accepted { helper: server("gerby"), domain: small(n), at: Wall(n * 100 + 2) };
     let sentence = format!("small {n} runs on gerby").into();
