@@ -223,7 +223,7 @@ impl Negotiation {
             Input::Moved { round, result } => self.moved(&round, result, at, &mut out),
             Input::Cancel => self.cancel(at, &mut out),
             Input::Heard { from, say } if from != self.name && self.minds(&say) => {
-                self.heard(from, say, at, &mut out)
+                self.heard(from, say, at, &mut out);
             }
             Input::Heard { .. } => {}
         }
