@@ -14,7 +14,7 @@ use xvm_agentd::{
     hypervisor::{HvError, HvEvent, HvResult, Hypervisor, Moved, Progress},
     sim::{DomainSpec, Fault, FaultSpec, Sim, SimConfig, store},
 };
-use xvm_model::{Domain, DomainName, DomainSettings, DomainState, Pin, Ratio, ServerName};
+use xvm_model::{Domain, DomainName, DomainSettings, DomainState, Ratio, ServerName};
 
 fn name(text: &str) -> DomainName {
     DomainName::parse(text).expect("name")
