@@ -15,6 +15,10 @@ use xvm_model::{
     ServerName, Shown,
 };
 
+/// How long the migration of a domain that stays apart waits for that of another to be answered: with the order itself it stays
+/// within what the tree promises.
+const TURN: Duration = Duration::from_secs(2);
+
 impl Cluster {
     /// Runs one line of a `ctl` file. What is given back is one line: what is true now, or which job goes on.
     pub async fn command(&self, place: &Place, line: &[u8]) -> Result<String, Failure> {
@@ -37,19 +41,8 @@ impl Cluster {
     /// `mv servers/A/domains/D servers/B/domains/`
     pub async fn move_domain(&self, name: &DomainName, to: &ServerName) -> Result<String, Failure> {
         let place = Place::Domain(name.clone());
-        let result = match self.scene(&place) {
-            Some(scene) => {
-                let order = self.domain_order(
-                    &scene,
-                    DomainCommand::Migrate { to: Some(to.clone()), address: "".into() },
-                );
-                match order {
-                    Ok((server, order)) => self.send(&server, order).await,
-                    Err(failure) => Err(failure),
-                }
-            }
-            None => Err(gone(&place)),
-        };
+        let command = DomainCommand::Migrate { to: Some(to.clone()), address: "".into() };
+        let result = self.order_domain(&place, command).await;
         result.map_err(|failure| self.refuse(&place, failure))
     }
 
@@ -71,15 +64,33 @@ impl Cluster {
                 self.reachable(&scene, server, line)?;
                 self.send(server, Order::Server { command }).await
             }
-            Place::Domain(_) => {
-                let command = parse_line(DOMAIN_VERBS, line)?;
-                let (server, order) = {
-                    let scene = self.scene(place).ok_or_else(|| gone(place))?;
-                    self.domain_order(&scene, command)?
-                };
-                self.send(&server, order).await
-            }
+            Place::Domain(_) => self.order_domain(place, parse_line(DOMAIN_VERBS, line)?).await,
         }
+    }
+
+    /// Sends a command to a domain. Migrations of domains that stay apart from others are sent one after the other: the next one is
+    /// checked when it is known where the one before goes, or two of a group would be sent to one server at once.
+    async fn order_domain(&self, place: &Place, command: DomainCommand) -> Result<String, Failure> {
+        let parted = matches!(command, DomainCommand::Migrate { .. })
+            && self.scene(place).and_then(|s| s.domain().map(|d| !d.domain.settings.apart.0.is_empty()))
+                == Some(true);
+        let turn = tokio::time::timeout(TURN, self.parting().lock());
+        let turn = match parted {
+            true => Some(turn.await.map_err(|_| {
+                let path = place.path();
+                Failure::busy(format!(
+                    "cannot migrate {path} now: another domain that stays apart is being sent away, and its server has not answered"
+                ))
+            })?),
+            false => None,
+        };
+        let (server, order) = {
+            let scene = self.scene(place).ok_or_else(|| gone(place))?;
+            self.domain_order(&scene, command)?
+        };
+        let result = self.send(&server, order).await;
+        drop(turn);
+        result
     }
 
     async fn run_setting(&self, place: &Place, row: &Row, text: &str) -> Result<String, Failure> {
