@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   CPU below FULL, or one vCPU on it        a vCPU wants what it uses
-//!   CPU full and shared                      the vCPUs that got (nearly) the largest share want a whole CPU, the others what they use
+//!   CPU full and shared                      the vCPUs that got (nearly) the largest share want a whole CPU, the others what they use;
+//!                                            idle ones that take something of it share it too
 //! ```
 //!
 //! A fair scheduler gives every vCPU what it wants up to an equal share of what is left, so whoever got less than the largest share was
@@ -14,6 +15,8 @@ use crate::{Domain, DomainState, Ratio, points::BUSY};
 
 /// The load from which a CPU counts as full: the rest is what sampling and the hypervisor itself take.
 pub const FULL: f64 = 0.95;
+/// What idle vCPUs may take of a CPU without sharing it.
+const NOTHING: f64 = 0.01;
 /// A vCPU that got this share of the largest share got as much as it could.
 const NEARLY: f64 = 0.85;
 
@@ -37,10 +40,13 @@ pub fn wanted(cpus: &[Ratio], domains: &[&Domain]) -> Vec<Wanted> {
         .all(|v| v.load.get() < BUSY || pool(v).is_some());
     // one pool a CPU, or one for all
     let pools = if mapped { cpus.len() } else { 1 };
-    let (mut largest, mut sharers) = (vec![0.0_f64; pools], vec![0_usize; pools]);
+    let (mut largest, mut sharers, mut idle) = (vec![0.0_f64; pools], vec![0_usize; pools], vec![0.0; pools]);
     let at = |vcpu: &crate::Vcpu| if mapped { pool(vcpu) } else { Some(0) };
-    for vcpu in domains.iter().filter(running).flat_map(|d| &d.vcpus).filter(|v| v.load.get() >= BUSY) {
-        if let Some(pool) = at(vcpu) {
+    for vcpu in domains.iter().filter(running).flat_map(|d| &d.vcpus) {
+        let Some(pool) = at(vcpu) else { continue };
+        if vcpu.load.get() < BUSY {
+            idle[pool] += vcpu.load.get();
+        } else {
             largest[pool] = largest[pool].max(vcpu.load.get());
             sharers[pool] += 1;
         }
@@ -48,7 +54,7 @@ pub fn wanted(cpus: &[Ratio], domains: &[&Domain]) -> Vec<Wanted> {
     let full = |pool: usize| {
         let load = if mapped { cpus[pool].get() } else { Ratio::mean(cpus.iter().copied()).get() };
         let enough = if mapped { 1 } else { cpus.len() };
-        load >= FULL && sharers[pool] > enough
+        load >= FULL && (sharers[pool] > enough || idle[pool] > NOTHING * enough as f64)
     };
     let want = |vcpu: &crate::Vcpu| {
         let load = vcpu.load.get();
@@ -96,6 +102,16 @@ mod tests {
             .map(|(load, cpu)| domain(&[(load, Some(cpu))]))
             .into();
         assert_eq!(cpus_of(&[1.0; 4], &uneven), [1.0; 5]);
+    }
+
+    #[test]
+    fn what_idle_ones_take_is_missed_too() {
+        // else a server that seems to be just full would take one idle domain after the other
+        let mut all: Vec<Domain> = (0..2).map(|_| domain(&[(0.95, None)])).collect();
+        all.extend((0..2).map(|_| domain(&[(0.05, None)])));
+        assert_eq!(cpus_of(&[1.0; 2], &all), [1.0, 1.0, 0.05, 0.05]);
+        let mapped = [domain(&[(0.95, Some(0))]), domain(&[(0.05, Some(0))]), domain(&[(0.97, Some(1))])];
+        assert_eq!(cpus_of(&[1.0, 0.97], &mapped), [1.0, 0.05, 0.97]);
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Inner {
             let settled = self.changed.is_none_or(|at| at.elapsed() > SETTLED);
             let adaptive = share < 0.92;
             if settled && !(share < 0.80 || adaptive || busy <= machine.cpus && share <= 1.06) {
-                wrong.push(format!("{wants:.2} of {} CPUs are wanted by {busy}", machine.cpus));
+                let on: Vec<_> = self.on(to).map(|d| (d.name.as_str(), &self.demands[&d.name])).collect();
+                wrong.push(format!("{wants:.2} of {} CPUs are wanted by {busy}: {on:?}", machine.cpus));
             }
             let apart = self.on(to).find(|d| d.settings.apart.common(&domain.settings.apart).is_some());
             if let Some(other) = apart {

@@ -74,6 +74,8 @@ pub(super) enum Stage {
         op: Id,
         /// Where it is to go.
         address: Box<str>,
+        /// Without a mark it does not begin: nobody would know that it was moved to help, and it might be moved on at once.
+        must: bool,
         /// It ends when the domain is marked: a mark that comes late would undo what users set meanwhile.
         cancelled: bool,
     },
@@ -142,7 +144,7 @@ impl Agent {
         let came = Came { from: self.me.name.clone(), at: self.now.wall, round, why, helped };
         let settings = DomainSettings { came: Some(Box::new(came)), ..domain.settings.clone() };
         let op = self.begin(&domain.name, Op::Set(settings));
-        let stage = Stage::Marking { op, address, cancelled: false };
+        let stage = Stage::Marking { op, address, must: matches!(by, By::Round { .. }), cancelled: false };
         self.accept_job(by, domain, JobKind::Migrate, "begin", Some(to), stage);
     }
 
@@ -249,8 +251,15 @@ impl Agent {
                     format!("cannot migrate {name}: cancelled before it began; it is on {}", self.me.name);
                 self.end_job(name, Err(Failure::busy(why)));
             }
-            Stage::Marking { address, .. } => {
+            Stage::Marking { address, must, .. } => {
                 // a hypervisor that keeps no marks moves domains all the same
+                if let Err(error) = &result
+                    && *must
+                    && !matches!(error, HvError::NotSupported(_))
+                {
+                    let failure = error.failure(&format!("write down where {name} comes from"));
+                    return self.end_job(name, Err(failure));
+                }
                 let address = std::mem::take(address);
                 let op = self.begin(name, Op::Migrate { address: address.clone() });
                 if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
