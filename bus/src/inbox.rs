@@ -15,6 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 use xvm_model::{
     Body, Boot, Envelope, Heartbeat, Mono, Sender, Topic, Wall, Window,
     message::{MESSAGE_MAX, VERSION},
+    round::Round,
 };
 
 /// Senders that are remembered; beyond it the half that was silent longest is forgotten.
@@ -150,6 +151,12 @@ impl Inbox {
         }
         if let Body::Watchdog(say) = &envelope.body {
             say.check().map_err(|why| format!("{text} is not believed: {why}"))?;
+        }
+        if let Body::Rounds(all) = &envelope.body {
+            all.rounds
+                .iter()
+                .try_for_each(Round::check)
+                .map_err(|why| format!("{text} is not believed: {why}"))?;
         }
         if envelope.from == self.own.0 && envelope.boot == self.own.1 {
             return Ok(None);

@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 /// A round's id: `SERVER.BOOT.NUMBER`, never used twice.
 pub type RoundId = Box<str>;
 
+/// The longest text in a round, in bytes.
+pub const TEXT_MAX: usize = 2048;
 /// How many rounds an agent keeps.
 pub const KEPT: usize = 16;
 /// The most wishes that are written down; a request may have more.
@@ -164,6 +166,27 @@ pub struct Round {
 }
 
 impl Round {
+    /// Whether it is bounded and its texts are lines: what comes from the bus becomes files and events. The error says what is not.
+    pub fn check(&self) -> Result<(), String> {
+        let declined = self.offers.iter().filter_map(|b| match &b.verdict {
+            Verdict::Declined { why } => Some(why),
+            Verdict::Accepted => None,
+        });
+        let refused = self.refusals.iter().map(|r| &r.why);
+        let mut texts = declined.chain(refused).chain(self.outcome.as_ref().map(|o| &o.sentence));
+        let bad = |text: &str| text.len() > TEXT_MAX || text.chars().any(char::is_control);
+        if bad(&self.id) || bad(&self.policy) || bad(&self.why) || texts.any(|text| bad(text)) {
+            return Err(format!("a text of a round is longer than {TEXT_MAX} bytes or no line"));
+        }
+        let (wishes, offers, refusals) = (self.wishes.len(), self.offers.len(), self.refusals.len());
+        if wishes > WISHED_MAX || offers > BIDS_MAX || refusals > REFUSALS_MAX {
+            return Err(format!(
+                "a round has {wishes} wishes, {offers} offers, {refusals} refusals; at most {WISHED_MAX}, {BIDS_MAX}, {REFUSALS_MAX} are kept"
+            ));
+        }
+        Ok(())
+    }
+
     /// Writes a refusal down; false when there is no room for it or it was known.
     pub(crate) fn refuse(&mut self, helper: &ServerName, why: &str) -> bool {
         let new = self.refusals.len() < REFUSALS_MAX && self.refusals.iter().all(|r| r.helper != *helper);

@@ -157,7 +157,7 @@ impl Agent {
 
     /// Everybody learns at once that the hypervisor is heard or not.
     fn set_stale(&mut self, why: Option<&str>) {
-        let why: Option<Box<str>> = why.map(|w| one_line(w).into());
+        let why: Option<Box<str>> = why.map(|w| one_line(w, 200).into());
         if self.beat.stale.is_some() != why.is_some() || self.beat.next.is_none() {
             self.beat.next = Some(self.now.mono);
         }
@@ -188,7 +188,7 @@ impl Agent {
     }
 }
 
-/// The first 200 characters, on one line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+/// The first `most` characters, on one line.
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
 }
