@@ -26,7 +26,7 @@ mod picture;
 mod recall;
 mod rounds;
 
-use super::{Agent, jobs::By};
+use super::{Agent, beat::one_line, jobs::By};
 use crate::driver::kept::Kept;
 use crate::driver::step::Effect;
 use std::collections::BTreeMap;
@@ -94,6 +94,12 @@ impl Help {
     pub(super) fn wake(&self) -> Mono {
         let all = [self.talk.due(), self.gossip.wake(), self.log.wake(), self.errand.wake()];
         all.into_iter().flatten().min().unwrap_or(Mono(u64::MAX))
+    }
+
+    /// Whether an own round runs.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> bool {
+        self.log.running_need().is_some() || self.talk.round().is_some()
     }
 
     /// A number below `n` (Knuth's MMIX generator): it only spreads messages over time.
@@ -289,7 +295,7 @@ impl Agent {
         }
         let result = match result {
             Ok(sentence) => Ok(sentence.clone()),
-            Err(failure) => Err(failure.text.clone().into()),
+            Err(failure) => Err(one_line(&failure.text, 400).into()),
         };
         self.talk(talk::Input::Moved { round: id.into(), result });
     }
