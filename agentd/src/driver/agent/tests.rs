@@ -1,6 +1,7 @@
 //! The step, input by input: here the rig, the tests beside it by idea.
 
 mod beat;
+mod help;
 mod jobs;
 mod migration;
 mod shorts;

@@ -1,0 +1,386 @@
+//! Help between servers, step by step: what the cluster of `tests/help.rs` meets too seldom.
+
+use super::*;
+use xvm_model::negotiation::{RECALL_MAX, Say};
+use xvm_model::policy::{Guest, Need, Offer, Request, Wish, Worth};
+use xvm_model::round::End;
+use xvm_model::server::{Balance, BalanceMode};
+use xvm_model::{Came, DomainSettings, Ratio, Vcpu};
+
+const SECOND: u64 = 1_000;
+
+/// A domain that uses half of the one CPU.
+fn half(text: &str) -> Domain {
+    let mut d = domain(text, DomainState::Running);
+    d.vcpus = vec![Vcpu { load: Ratio::new(0.5), cpu: None }];
+    d
+}
+
+fn came(from: &str, ago: u64, helped: Option<u64>) -> Option<Box<Came>> {
+    let at = |ago| Wall(1_000_000 - ago);
+    let (round, why) = (Some("x.1.1".into()), "overload".into());
+    Some(Box::new(Came { from: server(from), at: at(ago), round, why, helped: helped.map(at) }))
+}
+
+impl Rig {
+    /// On a bus, with one CPU that small-1 and small-2 share.
+    fn hot() -> Rig {
+        Rig::hot_with(vec![half("small-1"), half("small-2")])
+    }
+
+    fn hot_with(domains: Vec<Domain>) -> Rig {
+        let mut rig = Rig::silent();
+        rig.input(Input::Link(true));
+        let asks = |e: &Effect| match e {
+            Effect::Publish(_, body) => {
+                matches!(&**body, Body::Watchdog(say) if matches!(**say, Say::RequestHelp { .. }))
+            }
+            _ => false,
+        };
+        for _ in 0..12 {
+            if !rig.out.iter().any(asks) {
+                rig.second(domains.clone());
+            }
+        }
+        rig
+    }
+
+    /// A second with a sample.
+    fn second(&mut self, domains: Vec<Domain>) {
+        if let Some(query) = self.sample() {
+            let host = Ok(Host { cpus: vec![Ratio::ONE], ..Host::default() });
+            self.input(Input::Sampled { query, host, domains: Ok(domains) });
+        }
+        let end = self.now.mono.plus(SECOND);
+        self.now = Now { mono: end, wall: Wall(self.now.wall.0 + SECOND) };
+        self.input(Input::Tick);
+    }
+
+    fn says(&mut self) -> Vec<Say> {
+        let mut says = Vec::new();
+        let pick = |e: &Effect| match e {
+            Effect::Publish(_, body) => match &**body {
+                Body::Watchdog(say) => Some((**say).clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        while let Some(say) = self.take(pick) {
+            says.push(say);
+        }
+        says
+    }
+
+    fn hears(&mut self, from: &str, say: Say) {
+        assert_eq!(say.check(), Ok(()), "the bus lets it pass");
+        self.input(Input::Watchdog { from: server(from), say: Box::new(say) });
+    }
+
+    /// The round that it asks for help in.
+    fn request(&mut self) -> Option<(Box<str>, Request)> {
+        self.says().into_iter().find_map(|say| match say {
+            Say::RequestHelp { round, request } => Some((round, (*request).clone())),
+            _ => None,
+        })
+    }
+
+    /// Gerby offers, or holds the room.
+    fn offered(&mut self, round: &str, held: Option<u32>) {
+        let worth = Worth { gain: 0.5, delay_ms: 0.0 };
+        let offer =
+            Offer { helper: server("gerby"), address: "there:1".into(), wish: 0, projected: 0.5, worth };
+        self.hears("gerby", Say::OfferHelp { round: round.into(), offer, held });
+    }
+
+    /// A round up to the mark of its domain.
+    fn marking(&mut self) -> (Box<str>, Id, DomainSettings) {
+        let (round, _) = self.request().expect("it asks");
+        self.offered(&round, None);
+        self.offered(&round, Some(0));
+        match self.begun() {
+            (op, Op::Set(settings)) => (round, op, settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn saves(&mut self) -> Option<ServerSettings> {
+        self.take(|e| if let Effect::Save(settings) = e { Some(*settings) } else { None })
+    }
+
+    fn moves(&mut self) -> bool {
+        let pick = |e: &Effect| matches!(e, Effect::Begin { what: Op::Migrate { .. }, .. }).then_some(());
+        self.take(pick).is_some()
+    }
+
+    /// How the last round ended, as it is kept.
+    fn kept_end(&mut self) -> Option<End> {
+        let pick = |e: &Effect| if let Effect::Keep(kept) = e { Some(kept.clone()) } else { None };
+        let mut last = None;
+        while let Some(kept) = self.take(pick) {
+            last = Some(kept);
+        }
+        last?.rounds.last()?.outcome.as_ref().map(|o| o.end)
+    }
+
+    fn server(&mut self, command: ServerCommand) {
+        self.order(Order::Server { command });
+    }
+}
+
+#[test]
+fn a_migration_is_cancelled_before_it_begins_but_not_before_its_mark_has_landed() {
+    let mut rig = Rig::new(DomainState::Running);
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+    let (op, what) = rig.begun();
+    assert!(matches!(what, Op::Set(_)));
+    rig.tell(DomainCommand::Cancel);
+    assert_eq!(rig.done(), "small-1 does not migrate");
+    // a mark that lands later would undo this
+    rig.tell(DomainCommand::Priority { value: 70 });
+    assert_eq!(rig.failure().code, Code::Busy);
+    rig.ended(op, Ok(None));
+    assert!(!rig.moves());
+    assert_eq!(
+        rig.outcome().expect_err("cancelled").text,
+        "cannot migrate small-1: cancelled before it began; it is on ferby"
+    );
+    rig.tell(DomainCommand::Priority { value: 70 });
+    assert!(matches!(rig.begun().1, Op::Set(s) if s.priority == 70));
+}
+
+#[test]
+fn what_is_ordered_moves_without_a_mark_and_what_helps_only_where_none_can_be_kept() {
+    let (no, broke) = (HvError::NotSupported("no".into()), HvError::Unreachable("broke".into()));
+    for error in [no.clone(), broke.clone()] {
+        let mut rig = Rig::new(DomainState::Running);
+        rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+        let (op, _) = rig.begun();
+        rig.ended(op, Err(error));
+        assert!(rig.moves());
+    }
+    for (error, goes) in [(no, true), (broke, false)] {
+        let mut rig = Rig::hot();
+        let (_, op, _) = rig.marking();
+        rig.ended(op, Err(error));
+        assert_eq!(rig.moves(), goes);
+        assert_eq!(rig.job().is_some(), goes);
+        assert_eq!(rig.kept_end(), (!goes).then_some(End::Failed));
+        let done = rig.says().iter().any(|s| matches!(s, Say::Done { moved: false, .. }));
+        assert_eq!(done, !goes);
+    }
+}
+
+#[test]
+fn a_round_is_the_job_of_its_domain_and_is_written_down_with_it() {
+    let mut rig = Rig::hot();
+    let (round, op, settings) = rig.marking();
+    let mark = settings.came.expect("a mark");
+    assert_eq!((mark.round.as_deref(), &*mark.why, mark.helped), (Some(&*round), "overload", None));
+    let job = rig.agent.shown(&name("small-1")).and_then(|d| d.job).expect("a job");
+    assert_eq!((&*job.id, job.kind, job.to), (&*round, JobKind::Migrate, Some(server("gerby"))));
+    // another round's words change nothing
+    rig.hears("gerby", Say::Done { round: round.clone(), moved: true });
+    rig.offered("ferby.5.77", Some(0));
+    rig.ended(op, Ok(None));
+    let (op, _) = rig.begun();
+    rig.ended(op, Ok(Some(Moved::default())));
+    rig.there(Ok(Some(DomainState::Running)));
+    rig.is(None);
+    assert_eq!(rig.kept_end(), Some(End::Moved));
+    assert!(rig.says().contains(&Say::Done { round, moved: true }));
+}
+
+#[test]
+fn a_move_that_is_refused_at_the_last_moment_ends_its_round() {
+    let mut rig = Rig::hot();
+    let (round, _) = rig.request().expect("it asks");
+    rig.offered(&round, None);
+    rig.input(Input::News(HvEvent::Down("gone".into())));
+    rig.offered(&round, Some(0));
+    assert!(!rig.moves() && rig.job().is_none());
+    assert_eq!(rig.kept_end(), Some(End::Failed), "what is kept last is how it ended");
+    assert_eq!(rig.agent.help.runs(), false);
+}
+
+#[test]
+fn who_never_left_has_no_cooldown_but_the_one_from_before() {
+    let both = |came: Option<Box<Came>>| {
+        let mut all = vec![half("small-1"), half("small-2")];
+        all.iter_mut().for_each(|d| d.settings.came = came.clone());
+        Rig::hot_with(all)
+    };
+    let minute = 60 * SECOND;
+    assert!(both(None).request().is_some());
+    assert!(both(came("gerby", minute, None)).request().is_none(), "it came a minute ago");
+    assert!(both(came("ferby", minute, None)).request().is_some(), "the agent was killed before it left");
+    assert!(both(came("ferby", minute, Some(2 * minute))).request().is_none(), "it had come before");
+    // and the next mark still knows
+    let mut rig = Rig::new(DomainState::Running);
+    let mut here = domain("small-1", DomainState::Running);
+    here.settings.came = came("gerby", minute, None);
+    rig.input(Input::News(HvEvent::Changed(name("small-1"))));
+    let query = rig.asked().expect("asked");
+    rig.input(Input::Asked { query, name: name("small-1"), result: Ok(Some(here)) });
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+    let (_, Op::Set(settings)) = rig.begun() else { panic!("not marked") };
+    let mark = settings.came.expect("a mark");
+    assert_eq!((mark.round, mark.helped), (None, Some(Wall(1_000_000 - minute))));
+}
+
+#[test]
+fn an_older_word_about_balance_never_wins_and_of_two_the_careful_one() {
+    let told = |mode, at| Say::Balance { balance: Balance { mode, at: Wall(at) } };
+    let mut rig = Rig::hot();
+    rig.says();
+    rig.hears("gerby", told(BalanceMode::DryRun, 9));
+    assert_eq!(rig.saves().map(|s| s.balance.mode), Some(BalanceMode::DryRun));
+    // not yet on disk, and an older one comes
+    rig.hears("hedy", told(BalanceMode::On, 8));
+    assert_eq!(rig.saves(), None);
+    rig.input(Input::Saved(Ok(())));
+    rig.hears("hedy", told(BalanceMode::On, 9));
+    assert_eq!(rig.saves(), None);
+    rig.says();
+    rig.pass(300);
+    assert!(rig.says().contains(&told(BalanceMode::DryRun, 9)), "who knows better says so");
+    rig.hears("hedy", told(BalanceMode::Off, 9));
+    assert_eq!(rig.saves().map(|s| s.balance.mode), Some(BalanceMode::Off));
+    rig.input(Input::Saved(Ok(())));
+    // an order of somebody who knows an older one changes nothing
+    rig.server(ServerCommand::Balance { balance: Balance { mode: BalanceMode::On, at: Wall(7) } });
+    assert_eq!(rig.saves().map(|s| s.balance.mode), Some(BalanceMode::Off));
+    rig.input(Input::Saved(Ok(())));
+    assert_eq!(rig.done(), "balance off");
+    // what cannot be kept is not in force
+    rig.hears("gerby", told(BalanceMode::On, 20));
+    rig.saves();
+    rig.input(Input::Saved(Err("full".into())));
+    assert_eq!(rig.agent.settings.balance.mode, BalanceMode::Off);
+}
+
+#[test]
+fn whoever_hears_that_nothing_is_to_move_ends_the_round_that_runs() {
+    for mode in [BalanceMode::Off, BalanceMode::DryRun] {
+        let mut rig = Rig::hot();
+        let (round, _) = rig.request().expect("it asks");
+        rig.offered(&round, None);
+        rig.hears("gerby", Say::Balance { balance: Balance { mode, at: Wall(9) } });
+        rig.input(Input::Saved(Ok(())));
+        rig.offered(&round, Some(0));
+        assert!(rig.take(|e| matches!(e, Effect::Begin { .. }).then_some(())).is_none());
+        assert_eq!(rig.kept_end(), Some(End::Cancelled));
+    }
+}
+
+#[test]
+fn one_job_of_a_server_at_a_time() {
+    let mut rig = Rig::new(DomainState::Running);
+    rig.server(ServerCommand::Cancel);
+    assert_eq!(rig.failure().text, "cannot cancel ferby: neither evacuate nor restore runs");
+    rig.server(ServerCommand::Evacuate);
+    assert_eq!(rig.saves().map(|s| s.accepting), Some(false));
+    rig.server(ServerCommand::Restore);
+    let failure = rig.failure();
+    assert_eq!(failure.code, Code::Busy);
+    assert_eq!(failure.text, "cannot restore ferby: another job begins just now");
+    rig.input(Input::Saved(Ok(())));
+    assert_eq!(rig.replies().pop().map(|r| r.answer), Some(Answer::Accepted));
+    for (command, word) in [(ServerCommand::Evacuate, "evacuate"), (ServerCommand::Restore, "restore")] {
+        rig.server(command);
+        let failure = rig.failure();
+        let want =
+            format!("cannot {word} ferby: its evacuate runs; wait for it (cat wait) or `echo cancel > ctl`");
+        assert_eq!((failure.code, failure.text), (Code::Busy, want.into()));
+    }
+    // a setting is no job
+    rig.server(ServerCommand::Heartbeat { ms: 500 });
+    rig.input(Input::Saved(Ok(())));
+    assert_eq!(rig.done(), "heartbeat 0.5");
+    rig.server(ServerCommand::Cancel);
+    let text = "evacuate of ferby cancelled; 1 domains are still on it, and it accepts none";
+    assert_eq!(rig.done(), text);
+    // when it cannot be kept, it does not begin
+    rig.server(ServerCommand::Restore);
+    rig.input(Input::Saved(Err("full".into())));
+    assert_eq!(rig.failure().code, Code::Io);
+    assert!(rig.agent.heartbeat().job.is_none() && !rig.agent.settings.accepting);
+}
+
+#[test]
+fn no_word_of_others_breaks_anything() {
+    let mut dice = 7_u64;
+    let mut roll = |n: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % n
+    };
+    let mut rig = Rig::hot();
+    let mut own: Box<str> = "ferby.5.1".into();
+    for n in 0..5_000_u64 {
+        let from = format!("s{}", roll(40));
+        let round: Box<str> = match roll(4) {
+            0 => own.clone(),
+            1 => format!("ferby.5.{}", roll(9)).into(),
+            _ => format!("{from}.{}.{}", roll(3), roll(30)).into(),
+        };
+        let number = [0, 1, 7, u32::MAX][roll(4) as usize];
+        let big = [0.0, 0.3, 1.0, 1e6][roll(4) as usize];
+        let say = match roll(9) {
+            0 | 1 => {
+                let wishes: Vec<Wish> = (0..=roll(64))
+                    .map(|i| {
+                        let mut guest = Guest::new(name(&format!("d{}", roll(99))), 1 << (roll(41)));
+                        (guest.load, guest.busy, guest.priority) = (big, number as u16, (i % 101) as u8);
+                        Wish { guest, relief: -1e15, mates: None }
+                    })
+                    .take(64)
+                    .collect();
+                let request = Request {
+                    asker: server(&from),
+                    hypervisor: HypervisorKind::Sim,
+                    need: [Need::Overload, Need::Evacuate, Need::Restore][roll(3) as usize],
+                    only: (roll(3) == 0).then(|| server("ferby")),
+                    dry: roll(4) == 0,
+                    why: "".into(),
+                    policy: "none".into(),
+                    load: big,
+                    level: 0.0,
+                    cpus: 0.01,
+                    pain: 1e15,
+                    wishes,
+                };
+                let round = format!("{from}.1.{n}").into();
+                Say::RequestHelp { round, request: request.into() }
+            }
+            2 => {
+                let worth = Worth { gain: 1e15, delay_ms: -1e15 };
+                let (helper, wish) = (server(&from), roll(64) as usize);
+                let offer = Offer { helper, address: "".into(), wish, projected: big, worth };
+                Say::OfferHelp { round, offer, held: (roll(2) == 0).then_some(number) }
+            }
+            3 => Say::AcceptHelp { round, helper: server("ferby"), number },
+            4 => Say::Decline { round, helper: server(&from), why: None },
+            5 => Say::Decline { round, helper: server("ferby"), why: Some("x".into()) },
+            6 => Say::Done { round, moved: roll(2) == 0 },
+            7 => {
+                let domains = (0..RECALL_MAX).map(|i| name(&format!("small-{i}")));
+                Say::Recall { domains: domains.collect() }
+            }
+            _ => Say::Balance { balance: Balance { mode: BalanceMode::On, at: Wall(roll(3)) } },
+        };
+        rig.hears(&from, say);
+        if roll(5) == 0 {
+            rig.second(vec![half("small-1"), half("small-2")]);
+        }
+        if let Some((round, _)) = rig.request() {
+            own = round;
+        }
+        while let Some(op) = rig.take(|e| if let Effect::Begin { op, .. } = e { Some(*op) } else { None }) {
+            rig.ended(op, Err(HvError::Refused("no".into())));
+        }
+        rig.out.retain(|e| matches!(e, Effect::Sample { .. }));
+        if rig.agent.saving.front().is_some() {
+            rig.input(Input::Saved(Ok(())));
+        }
+    }
+    assert!(rig.agent.heartbeat().domains.len() <= 2);
+}
