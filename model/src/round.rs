@@ -116,9 +116,9 @@ pub struct Ending {
 /// What a move brought its asker.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Brought {
-    /// The share of its CPUs that was used before.
+    /// The share of its CPUs that was wanted before.
     pub before: f64,
-    /// The share that is used some 10 s after.
+    /// The share that is wanted some 10 s after.
     pub after: f64,
     /// Its overload counter before.
     pub points_before: u16,

@@ -137,8 +137,8 @@ impl Agent {
         }
     }
 
-    /// The share of the CPUs that is used.
+    /// The share of the CPUs that is wanted; over 1 when they are too few.
     fn host_load(&self) -> f64 {
-        xvm_model::Ratio::mean(self.host.cpus.iter().copied()).get()
+        self.picture().load()
     }
 }
