@@ -33,6 +33,7 @@ check: deps
 bench: deps-test
 	$(CARGO) build --release --bins
 	$(CARGO) run --release --package xvm-tests --bin bench
+	$(CARGO) bench --package xvm-sim
 	@if ls $(LOADS)/*.tar.gz > /dev/null 2>&1; then target/release/xvm-sim $(LOADS)/*.tar.gz; \
 		else echo "SKIP xvm-sim: no recorded loads in $(LOADS) (LOADS=DIR names them)"; fi
 
