@@ -138,7 +138,7 @@ fn storms_end_in_peace_and_no_move_does_harm() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seeds = match number("XVM_SEED") {
         Some(one) => one..one + 1,
-        None => 0..number("XVM_SEEDS").unwrap_or(12),
+        None => 0..number("XVM_SEEDS").unwrap_or(8),
     };
     let (mut moved, mut quiet) = (0, 0);
     for seed in seeds {

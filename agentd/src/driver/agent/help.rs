@@ -102,6 +102,18 @@ impl Help {
         self.log.running_need().is_some() || self.talk.round().is_some()
     }
 
+    /// For how many domains room is reserved.
+    #[cfg(test)]
+    pub(super) fn reserved(&self) -> usize {
+        self.talk.reserved().count()
+    }
+
+    /// Who was given away.
+    #[cfg(test)]
+    pub(super) fn away(&self) -> &[DomainName] {
+        &self.errand.away
+    }
+
     /// A number below `n` (Knuth's MMIX generator): it only spreads messages over time.
     fn roll(&mut self, n: u64) -> u64 {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -384,3 +384,75 @@ fn no_word_of_others_breaks_anything() {
     }
     assert!(rig.agent.heartbeat().domains.len() <= 2);
 }
+
+/// Gerby wishes small-9 away.
+fn wish(round: &str) -> Say {
+    let mut guest = Guest::new(name("small-9"), 0);
+    (guest.load, guest.busy) = (0.5, 1);
+    let request = Request {
+        asker: server("gerby"),
+        hypervisor: HypervisorKind::Sim,
+        need: Need::Overload,
+        only: None,
+        dry: false,
+        why: "".into(),
+        policy: "points".into(),
+        load: 1.0,
+        level: 0.0,
+        cpus: 1.0,
+        pain: 1.0,
+        wishes: vec![Wish { guest, relief: 0.5, mates: None }],
+    };
+    Say::RequestHelp { round: round.into(), request: request.into() }
+}
+
+#[test]
+fn room_is_kept_from_the_offer_until_the_domain_is_seen_and_not_given_in_a_young_life() {
+    let mut rig = Rig::silent();
+    rig.input(Input::Link(true));
+    let offers = |rig: &mut Rig| rig.says().iter().any(|s| matches!(s, Say::OfferHelp { held: None, .. }));
+    rig.second(vec![]);
+    rig.hears("gerby", wish("gerby.1.1"));
+    (0..3).for_each(|_| rig.second(vec![]));
+    assert!(!offers(&mut rig), "the life before may have promised the room");
+    (0..30).for_each(|_| rig.second(vec![]));
+    rig.hears("gerby", wish("gerby.1.2"));
+    rig.second(vec![]);
+    assert!(offers(&mut rig));
+    let reserved = |rig: &Rig| rig.agent.help.reserved();
+    let round: Box<str> = "gerby.1.2".into();
+    rig.hears("gerby", Say::AcceptHelp { round: round.clone(), helper: server("ferby"), number: 0 });
+    assert_eq!(reserved(&rig), 1);
+    // its hypervisor has not shown the domain yet: nobody else gets the room
+    rig.hears("gerby", Say::Done { round, moved: true });
+    assert_eq!(reserved(&rig), 1);
+    rig.second(vec![half("small-9")]);
+    rig.second(vec![half("small-9")]);
+    rig.pass(3 * SECOND);
+    assert_eq!(reserved(&rig), 0);
+}
+
+#[test]
+fn a_group_waits_for_its_first_that_leaves_since_a_life_before_and_follows_it() {
+    use crate::driver::kept::{KeptErrand, Leaving};
+    let since = Wall(1_000_000);
+    let (kind, follow) = (JobKind::Evacuate, Vec::new());
+    let errand = Some(KeptErrand { id: "c.1.1".into(), kind, since, total: 2, follow });
+    let (to, mates) = (server("gerby"), vec![name("small-2")]);
+    let leaving = vec![Leaving { domain: name("small-1"), to: to.clone(), mates, since, before: true }];
+    let mut rig = Rig::silent();
+    let kept = Kept { errand, leaving, ..Kept::default() };
+    let settings = ServerSettings { accepting: false, ..ServerSettings::default() };
+    let me = rig.agent.me.clone();
+    rig.agent = Agent::new(me, settings, Some(kept), Receipts::new(Boot(5)), rig.now);
+    rig.out.clear();
+    rig.input(Input::Tick);
+    rig.input(Input::Link(true));
+    (0..20).for_each(|_| rig.second(vec![half("small-1"), half("small-2")]));
+    assert_eq!(rig.request(), None, "its migration may go on unseen");
+    (0..3).for_each(|_| rig.second(vec![half("small-2")]));
+    let (_, request) = rig.request().expect("the next is asked for");
+    assert_eq!((&request.only, &request.wishes[0].guest.name), (&Some(to), &name("small-2")));
+    assert_eq!(rig.agent.help.away(), [name("small-1")]);
+    assert_eq!(rig.agent.errand_job().map(|j| j.percent), Some(50));
+}
