@@ -3,6 +3,8 @@
 //!
 //! All through the mounted tree, over simulated servers; the story itself over real QEMU hosts too.
 
+#[path = "help/bounds.rs"]
+mod bounds;
 #[path = "help/evacuate.rs"]
 mod evacuate;
 #[path = "help/kills.rs"]

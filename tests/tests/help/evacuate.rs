@@ -1,7 +1,7 @@
 //! `evacuate` empties a server, `restore` brings exactly its domains back; also when its agent dies in the middle.
 
-use crate::stage::{cluster, ended, on, patiently, rounds, smalls};
-use xvm_tests::{Cluster, Tree, requires, say};
+use crate::stage::{cluster, ended, on, patiently, restart, rounds, smalls};
+use xvm_tests::{Cluster, Tree, lab, requires, say};
 
 const CTL: &str = "servers/ferby/ctl";
 const WAIT: &str = "servers/ferby/wait";
@@ -51,10 +51,10 @@ fn evacuate_and_restore() {
     assert_eq!(on(t, "ferby"), home);
 }
 
-/// ferby's agent dies while domains leave, and while they come home.
+/// ferby's agent dies while domains leave, and while they come home; between the two all are killed.
 #[test]
 fn its_agent_dies_in_the_middle() {
-    requires!("/dev/fuse");
+    requires!("/dev/fuse", "root");
     let flags = |names: &[&str]| {
         let mut flags: Vec<String> = ["--scale", "512"].map(str::to_owned).into();
         for name in names {
@@ -83,8 +83,73 @@ fn its_agent_dies_in_the_middle() {
         });
         all.iter().for_each(|d| assert_eq!(c.once(d, "running") == "ferby", left == 4, "{d}"));
         say(&format!("  {order}: {}", t.until_end(WAIT)));
+        restart(&mut c);
     }
     assert_eq!((t.text(STATE), t.text("servers/ferby/accepting")), ("up".to_owned(), "on".to_owned()));
+}
+
+/// Real migrations go on while the agent that began them is dead.
+#[test]
+fn its_agent_dies_in_the_middle_on_qemu() {
+    requires!("/dev/fuse");
+    for need in lab::NEEDS {
+        requires!(need);
+    }
+    let all = ["small-1", "small-2"];
+    let mut c = Cluster::qemu(2, 2, |lab| all.iter().for_each(|name| lab.guest("ferby", name, &[], true)));
+    c.heartbeat("0.2");
+    let tree = c.tree.clone();
+    let t = &tree;
+    t.order("domains/small-1/with", "crew");
+    t.order("domains/small-2/with", "crew");
+    t.order("domains/small-2/apart", "night heavy");
+    for (order, from, left) in [("evacuate", "ferby", 0), ("restore", "gerby", 2)] {
+        for name in all {
+            c.hosts().virsh(from, &["migrate-setspeed", name, "4"]).ok();
+        }
+        t.order(CTL, order);
+        patiently(t, "a copy", 90, || {
+            let percent = |d: &&str| {
+                let phase = t.value(&format!("domains/{d}/job"), "phase")?;
+                let percent: u32 = t.value(&format!("domains/{d}/job"), "percent")?.parse().ok()?;
+                (phase == "copy" && percent > 0).then_some(())
+            };
+            all.iter().find_map(percent)
+        });
+        c.agent(from).kill_and_launch();
+        patiently(t, &format!("the end of {order}"), 240, || {
+            (on(t, "ferby").len() == left && job(t) == "none").then_some(())
+        });
+        all.iter().for_each(|d| assert_eq!(c.once(d, "running") == "ferby", left == 2, "{d}"));
+        say(&format!("  {order}: {}", t.until_end(WAIT)));
+    }
+    assert_eq!((t.text(STATE), t.text("servers/ferby/accepting")), ("up".to_owned(), "on".to_owned()));
+    assert_eq!(t.text("domains/small-1/with"), "crew");
+    assert_eq!(t.text("domains/small-2/apart"), "night heavy");
+}
+
+/// A domain that is pinned to the server stays, and so does who stays together with it; all others leave.
+#[test]
+fn who_must_stay_stays() {
+    requires!("/dev/fuse");
+    let c = cluster(&[("ferby", smalls(4)), ("gerby", vec![])]);
+    let t = &c.tree;
+    t.order("domains/small-1/pin", "ferby");
+    t.order("domains/small-1/with", "crew");
+    t.order("domains/small-2/with", "crew");
+    t.order("domains/small-4/ctl", "pause");
+    t.order(CTL, "evacuate");
+    let end = patiently_until(t, "evacuate");
+    say(&format!("  {end}"));
+    assert!(end.contains("failed evacuate: ENOSPC cannot evacuate all of ferby: there stay "), "{end}");
+    assert!(end.contains("small-1 (it is pinned to this server)"), "{end}");
+    assert!(end.contains("small-2 (a domain that it stays together with cannot leave)"), "{end}");
+    assert_eq!(on(t, "ferby"), ["small-1", "small-2"]);
+    assert_eq!((c.once("small-3", "running"), c.once("small-4", "paused")), ("gerby".into(), "gerby".into()));
+    assert_eq!(t.text(STATE), "maintenance");
+    t.order(CTL, "restore");
+    patiently_until(t, "restore");
+    assert_eq!((on(t, "ferby").len(), c.once("small-4", "paused")), (4, "ferby".to_owned()));
 }
 
 /// gerby has too little memory for any of them.

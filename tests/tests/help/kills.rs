@@ -3,7 +3,7 @@
 
 use crate::stage::{cluster, ended, load, on, patiently, rounds};
 use std::time::Instant;
-use xvm_tests::{Cluster, requires, say};
+use xvm_tests::{Cluster, requires, say, tree::errno, wait_eq};
 
 /// When it dies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +54,8 @@ fn play(victim: Victim) {
             let told = rounds(t).into_iter().find(|r| r.id == round.id)?;
             (!told.end.is_empty()).then_some(told)
         });
-        say(&format!("  in mid-{when:?}: {} ended as {:?}", end.id, end.end));
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        say(&format!("{test} in mid-{when:?}: {} ended as {:?}", end.id, end.end));
         if !end.domain.is_empty() {
             let there = c.once(&end.domain, "running");
             assert!(end.end != "moved" || there == end.helper, "{end:?}");
@@ -65,26 +66,39 @@ fn play(victim: Victim) {
             (all.len() > moved).then_some(other)
         });
         assert_eq!(c.once(&later.domain, "running"), "gerby");
-        say(&format!("  {} after {} s", later.id, start.elapsed().as_secs()));
+        say(&format!("{test}: {} after {} s", later.id, start.elapsed().as_secs()));
         assert_eq!(probe.end(), [].into(), "reading never failed");
     }
     assert_eq!(on(t, "ferby").len() + on(t, "gerby").len(), COUNT);
 }
 
+/// Side by side: most of the time they wait for a counter or for an agent to grow up.
 #[test]
-fn the_asker_is_killed() {
+fn who_negotiates_is_killed() {
     requires!("/dev/fuse");
-    play(|c| c.agent("ferby").kill_and_launch());
+    let plays: [(&str, Victim); 3] = [("asker", asker), ("helper", helper), ("forwarder", forwarder)];
+    let threads = plays.map(|(name, victim)| {
+        let thread = std::thread::Builder::new().name(format!("the {name} is killed"));
+        thread.spawn(move || play(victim)).expect("a thread more")
+    });
+    let ends = threads.map(|t| t.join().is_ok());
+    assert_eq!(ends, [true; 3], "who failed has said why above");
 }
 
-#[test]
-fn the_helper_is_killed() {
-    requires!("/dev/fuse");
-    play(|c| c.agent("gerby").kill_and_launch());
+fn asker(c: &mut Cluster) {
+    c.agent("ferby").kill_and_launch();
 }
 
-#[test]
-fn the_forwarder_is_killed() {
-    requires!("/dev/fuse");
-    play(|c| c.forwarder.kill_and_launch());
+fn helper(c: &mut Cluster) {
+    c.agent("gerby").kill_and_launch();
+}
+
+/// It stays away until everybody knows.
+fn forwarder(c: &mut Cluster) {
+    c.forwarder.kill();
+    wait_eq("the refusal", "EHOSTUNREACH".to_owned(), || {
+        c.tree.put("ctl", "roll-call\n").err().map(|e| errno(&e)).unwrap_or_default()
+    });
+    c.forwarder.launch();
+    wait_eq("the bus", true, || c.tree.put("ctl", "roll-call\n").is_ok());
 }

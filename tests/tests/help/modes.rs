@@ -38,14 +38,10 @@ fn balance_off_dry_run_and_on() {
 
     restart(&mut c);
     told(t, "dry-run");
-    grown(&c);
-    let before = ended(t, "dry").len();
-    patiently(t, "a dry round after all were killed", 90, || (ended(t, "dry").len() > before).then_some(()));
-    assert_eq!(on(t, "ferby").len(), 5);
-
     t.order("ctl", "balance on");
     told(t, "on");
-    let round = patiently(t, "a move", 90, || ended(t, "moved").pop());
+    assert_eq!(on(t, "ferby").len(), 5);
+    let round = patiently(t, "a move", 120, || ended(t, "moved").pop());
     assert_eq!(c.once(&round.domain, "running"), round.helper);
     restart(&mut c);
     told(t, "on");

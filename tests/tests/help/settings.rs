@@ -20,12 +20,26 @@ fn pins_and_groups_are_obeyed() {
     set(t, "small-5", "priority", "70");
     let no = t.refused("domains/small-5/ctl", "migrate gerby\n");
     assert!(no.sentence.contains("pin"), "{no:?}");
+    let no = t.refused("domains/small-1/ctl", "migrate gerby\n");
+    assert!(no.sentence.contains("stays together with small-2 (group crew)"), "{no:?}");
+    let no = t.refused("domains/small-5/ctl", "migrate herby\n");
+    assert!(no.errno == "EBUSY" && no.sentence.contains("does not accept domains"), "{no:?}");
     let settings = |t: &Tree| {
         let of = |file: &str| {
             t.names("domains").iter().map(|d| t.text(&format!("domains/{d}/{file}"))).collect::<Vec<_>>()
         };
-        (of("with"), of("apart"), of("pin"), of("priority"), t.text("servers/herby/accepting"))
+        let herby = |file: &str| t.text(&format!("servers/herby/{file}"));
+        (
+            of("with"),
+            of("apart"),
+            of("pin"),
+            of("priority"),
+            ["accepting", "watchdog", "policy", "even"].map(herby),
+        )
     };
+    t.order("servers/herby/policy", "adaptive");
+    t.order("servers/herby/even", "off");
+    t.order("servers/herby/watchdog", "limit 9\nthreshold 0.70\nunit 2");
     let before = settings(t);
     restart(&mut c);
     assert_eq!(settings(t), before, "all were killed");
@@ -65,6 +79,39 @@ fn pins_and_groups_are_obeyed() {
     set(t, "small-1", "apart", "night");
     let no = t.refused("domains/small-5/ctl", "migrate ferby\n");
     assert!(no.sentence.contains("apart") && no.sentence.contains("small-1"), "{no:?}");
+}
+
+/// Two orders at the same moment: one of the two domains goes, and the other is told why it stays.
+#[test]
+fn domains_that_stay_apart_are_not_sent_to_one_server() {
+    requires!("/dev/fuse");
+    let idle = |name: &str| vec!["--domain".to_owned(), format!("{name},demand=0.02")];
+    let homes = [("a-1", "ferby"), ("a-2", "gerby")];
+    let c = cluster(&[("ferby", idle("a-1")), ("gerby", idle("a-2")), ("herby", vec![])]);
+    let t = &c.tree;
+    homes.iter().for_each(|(d, _)| set(t, d, "apart", "night"));
+    for _ in 0..5 {
+        let go = |domain: &str| {
+            let (tree, ctl) = (t.clone(), format!("domains/{domain}/ctl"));
+            std::thread::spawn(move || {
+                tree.put(&ctl, "migrate herby\n").err().map(|e| tree.refusal(&ctl, &e))
+            })
+        };
+        let both = homes.map(|(d, _)| go(d)).map(|order| order.join().expect("no call hangs"));
+        let refused: Vec<_> = both.iter().flatten().collect();
+        assert!(
+            refused.len() == 1 && refused[0].sentence.contains("stays apart from it (group night)"),
+            "{both:?}"
+        );
+        for (d, home) in homes {
+            t.until_end(&format!("domains/{d}/wait"));
+            if c.once(d, "running") != home {
+                t.order(&format!("domains/{d}/ctl"), &format!("migrate {home}"));
+                t.until_end(&format!("domains/{d}/wait"));
+            }
+            assert_eq!(c.once(d, "running"), home);
+        }
+    }
 }
 
 /// A domain of a high priority does not come to a server that is more loaded than the one that it leaves; one of a low priority does.

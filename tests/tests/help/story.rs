@@ -1,8 +1,8 @@
 //! The story: a server is driven to full load, one domain moves by itself, and then nothing more moves although the server stays full,
 //! because each busy domain now has a CPU of its own.
 
-use crate::stage::{beats, cluster, load, on, patiently, points, rounds, smalls};
-use xvm_tests::{Cluster, lab, requires, say};
+use crate::stage::{beats, cluster, load, on, patiently, points, restart, rounds, smalls};
+use xvm_tests::{Cluster, lab, requires, say, wait_eq};
 
 /// How many heartbeats without a further round show that there is none.
 const QUIET: usize = 25;
@@ -11,9 +11,10 @@ const FULL: f64 = 0.3;
 
 #[test]
 fn story_sim() {
-    requires!("/dev/fuse");
-    let c = cluster(&[("ferby", smalls(5)), ("gerby", vec![]), ("herby", vec![])]);
-    play(&c, || (1..=5).for_each(|n| load(&c.tree, &format!("small-{n}"), 100)));
+    requires!("/dev/fuse", "root");
+    let mut c = cluster(&[("ferby", smalls(5)), ("gerby", vec![]), ("herby", vec![])]);
+    let tree = c.tree.clone();
+    play(&mut c, || (1..=5).for_each(|n| load(&tree, &format!("small-{n}"), 100)));
 }
 
 /// Two guests that never rest on a host of one CPU.
@@ -23,7 +24,7 @@ fn story_qemu() {
     for need in lab::NEEDS {
         requires!(need);
     }
-    let c = Cluster::qemu(2, 2, |lab| {
+    let mut c = Cluster::qemu(2, 2, |lab| {
         lab.limit("ferby", "0");
         lab.guest("ferby", "small-1", &["spin=1"], true);
         lab.guest("ferby", "small-2", &["spin=1"], false);
@@ -31,12 +32,14 @@ fn story_qemu() {
     c.heartbeat("0.2");
     // what else runs on this machine takes its part of the CPU, and none of it belongs to the host
     c.tree.order("servers/ferby/watchdog", &format!("threshold {FULL}"));
-    play(&c, || c.tree.order("domains/small-2/ctl", "start"));
+    let tree = c.tree.clone();
+    play(&mut c, || tree.order("domains/small-2/ctl", "start"));
 }
 
 /// `drive` brings ferby to full load, with one busy domain more than it has CPUs.
-fn play(c: &Cluster, drive: impl FnOnce()) {
-    let t = &c.tree;
+fn play(c: &mut Cluster, drive: impl FnOnce()) {
+    let tree = c.tree.clone();
+    let t = &tree;
     let all = on(t, "ferby").len();
     assert_eq!((points(t, "ferby"), rounds(t).len()), (0, 0), "nobody is overloaded yet");
     let events = t.events("events");
@@ -80,12 +83,15 @@ fn play(c: &Cluster, drive: impl FnOnce()) {
     // each busy domain has a CPU of its own now
     patiently(t, "the counter at 0", 90, || (points(t, "ferby") == 0).then_some(()));
     let count = rounds(t).len();
+    let mut loads = Vec::new();
     for _ in 0..QUIET {
         beats(t, "ferby", 1);
         assert_eq!((points(t, "ferby"), rounds(t).len()), (0, count));
-        let load: f64 = t.text("servers/ferby/load").parse().expect("a number");
-        assert!(load >= FULL, "it is still full, at {load}");
+        loads.push(t.text("servers/ferby/load").parse::<f64>().expect("a number"));
     }
+    // a real host may not get its CPU at each moment
+    let full = loads.iter().filter(|load| **load >= if c.lab.is_some() { FULL } else { 0.95 }).count();
+    assert!(full == QUIET || c.lab.is_some() && full > 0, "it is still full: {loads:?}");
     assert_eq!(on(t, "ferby").len(), all - 1);
     // and what it brought is written down
     let last = patiently(t, "what it brought", 30, || {
@@ -93,4 +99,12 @@ fn play(c: &Cluster, drive: impl FnOnce()) {
         text.lines().last().filter(|l| l.starts_with("ferby's load was ")).map(str::to_owned)
     });
     say(&format!("  {last}"));
+    // nobody forgets it
+    let told = |file: &str| t.get(&format!("help/{}/{file}", round.id)).unwrap_or_default();
+    let files = ["request", "offers", "accept", "outcome"];
+    let (before, came) = (files.map(told), t.value(&format!("domains/{domain}/status"), "came"));
+    restart(c);
+    wait_eq("the same story", before, || files.map(told));
+    assert_eq!(t.value(&format!("domains/{domain}/status"), "came"), came);
+    assert_eq!(c.once(domain, "running"), helper);
 }
