@@ -71,10 +71,13 @@ pub enum Say {
         /// Which.
         domains: Vec<DomainName>,
     },
-    /// What the cluster was told about balancing; the latest is in force.
+    /// How the sender stands: what the cluster was told about balancing, of which the latest is in force, and how full it is.
     Balance {
         /// What.
         balance: Balance,
+        /// The mean of the shares of its CPUs and of its memory that are taken, see [`crate::policy::Host::score`]: 0 to 1.
+        #[serde(default)]
+        score: f64,
     },
 }
 
@@ -93,7 +96,7 @@ impl Say {
                 1..=RECALL_MAX => Ok(()),
                 n => Err(format!("cannot believe a recall of {n} domains: 1 to {RECALL_MAX} are allowed")),
             },
-            Say::Balance { .. } => Ok(()),
+            Say::Balance { score, .. } => number("score", *score, 0.0, 1.0),
         }
     }
 

@@ -45,6 +45,18 @@ const EXPECTED_MS: u64 = 600_000;
 /// Seconds between two samples.
 const UNIT_S: f64 = 1.0;
 
+/// The most servers that are counted.
+const PEERS_MAX: usize = 10_000;
+
+/// Another server.
+#[derive(Debug)]
+struct Peer {
+    /// When it was heard last.
+    heard: Mono,
+    /// How full it said that it is.
+    score: Option<f64>,
+}
+
 /// What the agent knows and does about help.
 #[derive(Debug)]
 pub(super) struct Help {
@@ -58,8 +70,8 @@ pub(super) struct Help {
     gossip: balance::Gossip,
     errand: errand::State,
     recalls: recall::Queue,
-    /// Servers that were heard under the topic, and when.
-    peers: BTreeMap<ServerName, Mono>,
+    /// Servers that were heard under the topic.
+    peers: BTreeMap<ServerName, Peer>,
     /// Whether there is a forwarder.
     linked: bool,
     /// What chance is made of.
@@ -160,7 +172,9 @@ impl Agent {
         let mut host = self.picture();
         self.help.engine.policy.counted(self.settings.watchdog, self.points.value());
         host.reserved.extend(self.help.talk.reserved().cloned());
-        self.help.engine.sample(&host, &Peers::default(), self.now.mono);
+        let scores = self.help.peers.values().filter_map(|p| p.score).chain([host.score()]);
+        let (sum, count) = scores.fold((0.0, 0.0), |(sum, count), score| (sum + score, count + 1.0));
+        self.help.engine.sample(&host, &Peers { score: sum / count }, self.now.mono);
         self.errand_sampled();
         self.consider();
     }
@@ -193,12 +207,16 @@ impl Agent {
             return; // a life before ours
         }
         let now = self.now.mono;
-        self.help.peers.retain(|_, heard| now.since(*heard) < PEER_MS);
-        if self.help.peers.len() < 10_000 {
-            self.help.peers.insert(from.clone(), now);
+        self.help.peers.retain(|_, peer| now.since(peer.heard) < PEER_MS);
+        if self.help.peers.len() < PEERS_MAX || self.help.peers.contains_key(&from) {
+            let peer = self.help.peers.entry(from.clone()).or_insert(Peer { heard: now, score: None });
+            peer.heard = now;
+            if let Say::Balance { score, .. } = &say {
+                peer.score = Some(*score);
+            }
         }
         match say {
-            Say::Balance { balance } => self.balance_heard(balance),
+            Say::Balance { balance, .. } => self.balance_heard(balance),
             Say::Recall { domains } => self.recall_heard(&from, domains),
             Say::RequestHelp { ref request, .. } if !self.helps(request) => {}
             say => {
@@ -253,7 +271,7 @@ impl Agent {
                     .into();
                 }
                 // who knows something newer says so, and nobody who was told `off` offers
-                self.say(Say::Balance { balance: self.settings.balance });
+                self.say_standing();
                 self.talk(talk::Input::Ask(Box::new(request)));
             }
             None if self.help.engine.policy.pain(&host, now).is_none() => self.help.talk.calm(),

@@ -2,7 +2,8 @@
 //! nobody mounts the cluster.
 //!
 //! Each agent says its value when it joins and each minute; whoever knows a later one answers with it after a short random time, and
-//! stays silent when somebody else was faster. The later value wins wherever two meet, so all agents end with the latest.
+//! stays silent when somebody else was faster. The later value wins wherever two meet, so all agents end with the latest. How full its
+//! server is is said along with it.
 
 use super::{Agent, Say};
 use xvm_model::{Mono, ServerSettings, server::Balance};
@@ -53,6 +54,12 @@ impl Agent {
         }
     }
 
+    /// Says what this agent knows of the balance, and how full its server is: others compare themselves with the mean.
+    pub(super) fn say_standing(&mut self) {
+        let score = self.picture().score().clamp(0.0, 1.0);
+        self.say(Say::Balance { balance: self.settings.balance, score });
+    }
+
     pub(super) fn balance_timers(&mut self) {
         let now = self.now.mono;
         let gossip = &mut self.help.gossip;
@@ -61,6 +68,6 @@ impl Agent {
         }
         gossip.joining.retain(|at| *at > now);
         (gossip.next, gossip.answer) = (Some(now.plus(EVERY_MS)), None);
-        self.say(Say::Balance { balance: self.settings.balance });
+        self.say_standing();
     }
 }
