@@ -12,23 +12,37 @@
 //! room is. What the rule knows: each own domain's level and variance; of the asker its pain and the wishes' numbers. Offers come the
 //! sooner the more they gain, so the first offer is the best.
 
-use super::{Guest, Host, Peers, Policy, Request, Sums, Worth, habit::shortfall};
+use super::{
+    Guest, Host, Peers, Policy, Request, Sums, Worth,
+    habit::{UNIT_S, shortfall},
+};
 use crate::Mono;
 
 /// How long the gain of a move is counted, in seconds. Levels drift apart over hours; three of them is the middle of a shift.
 pub const HORIZON_S: f64 = 3.0 * 3600.0;
 /// Levels drift and are not known exactly: the variance is taken half as large again.
 pub const DOUBT: f64 = 1.5;
-/// The least gain, in CPU seconds: twelve times the price of moving a busy domain (a tenth of a CPU for half a minute), for each
-/// move is a risk.
-pub const MIN_GAIN_S: f64 = 36.0;
+/// The least gain, in CPU seconds: eight times the price of moving a busy domain (a tenth of a CPU for half a minute), for each move is
+/// a risk. Half of it doubles the moves and saves little.
+pub const MIN_GAIN_S: f64 = 24.0;
 /// The least gain as a share of what both servers suffer before. It needs no scale: in a full cluster, where all suffer, only moves
 /// that change much are made, and in an empty one small gains count. With a smaller share moves rise much more than the lost time falls.
-pub const MIN_SHARE: f64 = 0.30;
+pub const MIN_SHARE: f64 = 0.20;
 /// A server below it never asks while evening out is off.
 pub const HIGH: f64 = 0.95;
+/// How far above the mean of all servers (CPU and memory, as in their heartbeats) one must be to even out.
+pub const MARGIN: f64 = 0.02;
 /// What a helper's load may be with the domain on board.
 pub const LOW: f64 = 0.90;
+/// The share of a server's memory from which it asks.
+pub const HIGH_MEMORY: f64 = 0.95;
+/// The share of a helper's memory that may be taken with the domain on board.
+pub const LOW_MEMORY: f64 = 0.90;
+/// How long an agent and a domain must have been seen, in seconds. A steady overload that a new agent finds is relieved soon after it; a
+/// shorter spike is not known to be one.
+pub const KNOWN_S: f64 = 30.0;
+/// How long the worst helper waits longer than the best, in milliseconds: more than chance adds, so that the best is the first.
+pub const SPREAD_MS: f64 = 250.0;
 
 /// The rule's settings and memory.
 #[derive(Debug)]
@@ -37,14 +51,16 @@ pub struct Adaptive {
     pub even: bool,
     /// Seconds between two samples.
     unit_s: f64,
-    /// Whether a sample has been seen.
-    begun: bool,
+    /// How long it has looked, in seconds.
+    seen_s: f64,
+    /// The mean score of all servers; 0 until one was heard, and then nothing is evened out.
+    mean: f64,
 }
 
 impl Adaptive {
     /// The rule for samples that are `unit_s` seconds apart; it evens out.
     pub fn new(unit_s: f64) -> Self {
-        Adaptive { even: true, unit_s, begun: false }
+        Adaptive { even: true, unit_s, seen_s: 0.0, mean: 0.0 }
     }
 
     /// Seconds between two samples.
@@ -56,6 +72,12 @@ impl Adaptive {
     fn suffers(host: &Host, sums: &Sums, level: f64, variance: f64) -> f64 {
         shortfall(sums.level + level, DOUBT * (sums.variance + variance), host.cpus) * HORIZON_S
     }
+
+    /// What a server has too much of, in KiB down to [`LOW_MEMORY`], once it is over [`HIGH_MEMORY`].
+    fn surplus(host: &Host, sums: &Sums) -> Option<f64> {
+        let (taken, total) = (sums.memory as f64, host.memory as f64);
+        (taken > HIGH_MEMORY * total).then(|| (taken - LOW_MEMORY * total).max(1.0))
+    }
 }
 
 impl Policy for Adaptive {
@@ -63,20 +85,37 @@ impl Policy for Adaptive {
         "adaptive"
     }
 
-    fn sample(&mut self, _: &Host, _: &Peers, _: Mono) {
-        self.begun = true;
+    fn sample(&mut self, _: &Host, peers: &Peers, _: Mono) {
+        self.seen_s += self.unit_s;
+        self.mean = peers.score;
     }
 
     fn pain(&self, host: &Host, _: Mono) -> Option<f64> {
-        let sums = host.sums();
-        if !self.begun || (!self.even && sums.level < HIGH * host.cpus) {
+        if self.seen_s < KNOWN_S {
             return None;
         }
-        Some(Self::suffers(host, &sums, 0.0, 0.0)).filter(|&pain| pain >= MIN_GAIN_S)
+        let sums = host.sums();
+        let pain = Self::suffers(host, &sums, 0.0, 0.0);
+        if Self::surplus(host, &sums).is_some() {
+            return Some(pain.max(MIN_GAIN_S));
+        }
+        // evening out is for those who have more than the others: nobody asks in a cluster that is even
+        let usual = (sums.level / host.cpus + host.memory_share()) / 2.0;
+        let high = sums.level >= HIGH * host.cpus
+            || (self.even && self.mean > 0.0 && usual > self.mean * (1.0 + MARGIN));
+        (pain >= MIN_GAIN_S && high).then_some(pain)
     }
 
     fn relief(&self, host: &Host, sums: &Sums, guest: &Guest, pain: f64) -> Option<f64> {
-        let relief = pain - Self::suffers(host, sums, -guest.habit.level(), -guest.habit.variance());
+        if guest.habit.units() * UNIT_S < KNOWN_S {
+            return None;
+        }
+        let relief = Self::suffers(host, sums, 0.0, 0.0)
+            - Self::suffers(host, sums, -guest.habit.level(), -guest.habit.variance());
+        if let Some(surplus) = Self::surplus(host, sums) {
+            // memory cannot be shared out like time: what ends the want at once is worth most, then what relieves the CPUs
+            return Some(relief + pain * (1.0 + (guest.memory as f64 / surplus).min(1.0)));
+        }
         (relief >= MIN_GAIN_S && relief >= MIN_SHARE * pain).then_some(relief)
     }
 
@@ -90,10 +129,11 @@ impl Policy for Adaptive {
         let with = Self::suffers(host, sums, wish.guest.habit.level(), wish.guest.habit.variance());
         let gain = wish.relief - (with - own);
         let pays = gain >= MIN_GAIN_S && gain >= MIN_SHARE * (request.pain + own);
-        pays.then(|| Worth { gain, delay_ms: 100.0 * (1.0 - gain / request.pain).clamp(0.0, 1.0) })
+        pays.then(|| Worth { gain, delay_ms: SPREAD_MS * (1.0 - gain / request.pain).clamp(0.0, 1.0) })
     }
 
     fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
-        sums.with(guest).projected(host.cpus) < LOW
+        let with = sums.with(guest);
+        with.projected(host.cpus) < LOW && with.memory as f64 <= LOW_MEMORY * host.memory as f64
     }
 }
