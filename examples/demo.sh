@@ -59,7 +59,7 @@ for name in ferby gerby herby; do
 done
 start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
 for t in $(seq 200); do
-    [ "$(ls "$mount/domains" 2>/dev/null | wc -l)" = 5 ] && break
+    [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && break
     [ -d "/proc/$(cat "$run/xvmfs.pid")" ] || fail "xvmfs ended"
     [ "$t" != 200 ] || fail "the cluster did not come up in 10 s"
     sleep 0.05
