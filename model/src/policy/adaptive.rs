@@ -20,8 +20,8 @@ use crate::Mono;
 
 /// How long the gain of a move is counted, in seconds. Levels drift apart over hours; three of them is the middle of a shift.
 pub const HORIZON_S: f64 = 3.0 * 3600.0;
-/// Levels drift and are not known exactly: the variance is taken half as large again.
-pub const DOUBT: f64 = 1.5;
+/// Levels drift and are not known exactly: the variance is taken twice as large.
+pub const DOUBT: f64 = 2.0;
 /// The least gain, in CPU seconds: eight times the price of moving a busy domain (a tenth of a CPU for half a minute), for each move is
 /// a risk. Half of it doubles the moves and saves little.
 pub const MIN_GAIN_S: f64 = 24.0;

@@ -311,3 +311,58 @@ fn a_helper_looks_at_the_whole_request() {
     helper.memory = 4;
     assert_eq!(ask(&helper, &|_| ()), Err(Refusal::Memory));
 }
+
+/// If this fails, a new agent waits for hours before it relieves a steady overload, or takes a spike for one.
+#[test]
+fn adaptive_relieves_a_new_and_full_server_within_a_minute() {
+    let asks = |busy_s: u64| {
+        let mut engine = Engine::new(Box::new(adaptive::Adaptive::new(1.0)));
+        let (mut host, empty) = (Host::new(server(0), 4.0, 40), Host::new(server(1), 4.0, 40));
+        (0..8).for_each(|d| host.guests.push(guest(&format!("d{d}"), 0.0)));
+        (1..=120u64).find(|&second| {
+            for guest in &mut host.guests {
+                guest.load = if second <= busy_s { 1.0 } else { 0.05 };
+                guest.habit.note(guest.load, 1.0);
+            }
+            engine.sample(&host, &Peers { score: 0.3 }, Mono(second * 1000));
+            let request = engine.ask(&host, Mono(second * 1000));
+            request.is_some_and(|r| engine.offer(&empty, &r).is_ok())
+        })
+    };
+    let first = asks(120).expect("a steady overload is relieved");
+    assert!((20..=60).contains(&first), "after {first} s");
+    assert_eq!(asks(8), None, "a spike is over before the rule knows its domains");
+}
+
+/// If this fails, `adaptive` lets a server run out of memory, or fills its helper up instead.
+#[test]
+fn adaptive_relieves_memory_too_and_stops_when_it_is_enough() {
+    let mut c = Cluster::new("adaptive", 3, 100);
+    for d in 0..99 {
+        c.hosts[0].guests.push(guest(&format!("d{d}"), 0.0));
+    }
+    for d in 99..99 + 89 {
+        c.hosts[1].guests.push(guest(&format!("d{d}"), 0.0));
+    }
+    (0..60).for_each(|_| c.unit(|_| 0.01));
+    let counts: Vec<usize> = c.hosts.iter().map(|h| h.guests.len()).collect();
+    assert!(counts[0] == 95 && counts[1] <= 90 && c.moves == 4, "{counts:?}, {} moves", c.moves);
+}
+
+/// If this fails, a server that is only fuller than others asks although evening out is off.
+#[test]
+fn adaptive_evens_out_only_when_it_is_told_to() {
+    let asks = |even: bool, load: f64| {
+        let mut rule = adaptive::Adaptive::new(300.0);
+        rule.even = even;
+        let mut engine = Engine::new(Box::new(rule));
+        let mut host = Host::new(server(0), 4.0, 40);
+        (0..6).for_each(|d| host.guests.push(guest(&format!("d{d}"), load)));
+        for guest in &mut host.guests {
+            (0..12).for_each(|_| guest.habit.note(load, 300.0));
+        }
+        engine.sample(&host, &Peers { score: 0.2 }, Mono(0));
+        engine.ask(&host, Mono(0)).is_some()
+    };
+    assert_eq!([asks(true, 0.6), asks(false, 0.6), asks(false, 0.65)], [true, false, true]);
+}
