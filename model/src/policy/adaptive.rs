@@ -44,6 +44,9 @@ pub const KNOWN_S: f64 = 30.0;
 /// How long the worst helper waits longer than the best, in milliseconds: more than chance adds, so that the best is the first.
 pub const SPREAD_MS: f64 = 250.0;
 
+/// How much longer a full helper waits than an empty one that gains the same, in milliseconds.
+pub const TIE_MS: f64 = 30.0;
+
 /// The rule's settings and memory.
 #[derive(Debug)]
 pub struct Adaptive {
@@ -129,7 +132,10 @@ impl Policy for Adaptive {
         let with = Self::suffers(host, sums, wish.guest.habit.level(), wish.guest.habit.variance());
         let gain = wish.relief - (with - own);
         let pays = gain >= MIN_GAIN_S && gain >= MIN_SHARE * (request.pain + own);
-        pays.then(|| Worth { gain, delay_ms: SPREAD_MS * (1.0 - gain / request.pain).clamp(0.0, 1.0) })
+        // two that would hardly suffer gain the same: then the emptier one is the first
+        let loss = (1.0 - gain / request.pain).clamp(0.0, 1.0);
+        let projected = sums.with(&wish.guest).projected(host.cpus).clamp(0.0, 1.0);
+        pays.then(|| Worth { gain, delay_ms: SPREAD_MS * loss + TIE_MS * projected })
     }
 
     fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
