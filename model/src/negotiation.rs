@@ -49,13 +49,13 @@ use std::collections::BTreeMap;
 /// How long an asker waits for offers, in milliseconds: twenty times the longest usual delay of one.
 pub const OFFERS_MS: u64 = 2_000;
 /// How long an offer's room is kept for an answer.
-pub const RESERVE_MS: u64 = 3_000;
+pub const RESERVE_MS: u64 = 6_000;
 /// How long accepted room is kept after the last accept.
 pub const LEASE_MS: u64 = 30_000;
 /// How often an accept is repeated until it is held.
 pub const REPEAT_MS: u64 = 200;
 /// How long an asker waits for `held`; far less than [`LEASE_MS`], so that a move begins with most of the lease left.
-pub const HELD_MS: u64 = 2_000;
+pub const HELD_MS: u64 = 5_000;
 /// How often the lease is renewed while the domain moves: two may be lost.
 pub const RENEW_MS: u64 = 10_000;
 /// How long an asker rests after a round; after each that brought nothing twice as long as before.

@@ -238,12 +238,15 @@ impl Negotiation {
             End::Cancelled => REST_MS,
             // somebody waits for it, and makes room meanwhile
             _ if need != Need::Overload => 2 * REST_MS,
+            // somebody could help: the machines or the network are slow, and the next may do
+            End::NotHeld => REST_MS,
             // what nobody could give now, they will hardly be able to give at once
             _ => self.patience,
         };
         self.patience = match end {
             End::Moved => REST_MS,
             End::Cancelled => self.patience,
+            End::NotHeld => self.patience,
             _ if need != Need::Overload => self.patience,
             _ => (self.patience * 2).min(REST_MAX_MS),
         };

@@ -4,7 +4,7 @@
 //!   pain(server)   = shortfall(sum of levels, DOUBT × sum of variances, CPUs) × HORIZON    CPU seconds that will be missed
 //!   relief(domain) = pain(asker) - pain(asker without it)
 //!   gain(move)     = relief - (pain(helper with it) - pain(helper))
-//!   a move pays      gain >= MIN_GAIN, and >= MIN_SHARE of what both suffer
+//!   a move pays      gain >= MIN_GAIN, and >= MIN_SHARE of what both suffer or MOST of what the domain wants
 //! ```
 //!
 //! There is no trigger that counts hot samples: a spike moves neither level nor pain much, a steady overload does within minutes
@@ -28,6 +28,9 @@ pub const MIN_GAIN_S: f64 = 24.0;
 /// The least gain as a share of what both servers suffer before. It needs no scale: in a full cluster, where all suffer, only moves
 /// that change much are made, and in an empty one small gains count. With a smaller share moves rise much more than the lost time falls.
 pub const MIN_SHARE: f64 = 0.20;
+/// The gain, as a share of what the domain wants within the horizon, that pays whatever else both servers suffer: it would be missing
+/// most of the time. One domain of a crowd never relieves much of what all suffer.
+pub const MOST: f64 = 0.60;
 /// A server below it never asks while evening out is off.
 pub const HIGH: f64 = 0.95;
 /// How far above the mean of all servers (CPU and memory, as in their heartbeats) one must be to even out.
@@ -119,7 +122,7 @@ impl Policy for Adaptive {
             // memory cannot be shared out like time: what ends the want at once is worth most, then what relieves the CPUs
             return Some(relief + pain * (1.0 + (guest.memory as f64 / surplus).min(1.0)));
         }
-        (relief >= MIN_GAIN_S && relief >= MIN_SHARE * pain).then_some(relief)
+        pays(relief, pain, guest).then_some(relief)
     }
 
     fn wishes(&self) -> usize {
@@ -131,7 +134,7 @@ impl Policy for Adaptive {
         let own = Self::suffers(host, sums, 0.0, 0.0);
         let with = Self::suffers(host, sums, wish.guest.habit.level(), wish.guest.habit.variance());
         let gain = wish.relief - (with - own);
-        let pays = gain >= MIN_GAIN_S && gain >= MIN_SHARE * (request.pain + own);
+        let pays = pays(gain, request.pain + own, &wish.guest);
         // two that would hardly suffer gain the same: then the emptier one is the first
         let loss = (1.0 - gain / request.pain).clamp(0.0, 1.0);
         let projected = sums.with(&wish.guest).projected(host.cpus).clamp(0.0, 1.0);
@@ -142,4 +145,9 @@ impl Policy for Adaptive {
         let with = sums.with(guest);
         with.projected(host.cpus) < LOW && with.memory as f64 <= LOW_MEMORY * host.memory as f64
     }
+}
+
+/// Whether a gain is worth the move of `guest` between servers that suffer `pain` together.
+fn pays(gain: f64, pain: f64, guest: &Guest) -> bool {
+    gain >= MIN_GAIN_S && (gain >= MIN_SHARE * pain || gain >= MOST * guest.habit.level() * HORIZON_S)
 }

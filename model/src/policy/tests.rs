@@ -334,6 +334,26 @@ fn adaptive_relieves_a_new_and_full_server_within_a_minute() {
     assert_eq!(asks(8), None, "a spike is over before the rule knows its domains");
 }
 
+/// If this fails, `adaptive` helps a server a little over the edge, and none that is far over it: one of a crowd relieves little of
+/// what all suffer.
+#[test]
+fn adaptive_helps_a_server_that_is_far_over_the_edge() {
+    let mut engine = Engine::new(Box::new(adaptive::Adaptive::new(1.0)));
+    let mut host = Host::new(server(0), 4.0, 64);
+    for d in 0..16 {
+        let mut guest = Guest::new(DomainName::parse(&format!("d{d}")).expect("name"), 1);
+        guest.load = 1.0;
+        host.guests.push(guest);
+    }
+    for second in 0..60 {
+        host.guests.iter_mut().for_each(|g| g.habit.note(g.load, 1.0));
+        engine.sample(&host, &Peers::default(), Mono(second * 1000));
+    }
+    let request = engine.ask(&host, Mono(60_000)).expect("it asks");
+    let idle = Host::new(server(1), 4.0, 64);
+    assert!(engine.offer(&idle, &request).is_ok(), "and is helped");
+}
+
 /// If this fails, `adaptive` lets a server run out of memory, or fills its helper up instead.
 #[test]
 fn adaptive_relieves_memory_too_and_stops_when_it_is_enough() {
