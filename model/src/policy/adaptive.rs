@@ -138,7 +138,7 @@ impl Policy for Adaptive {
         // two that would hardly suffer gain the same: then the emptier one is the first
         let loss = (1.0 - gain / request.pain).clamp(0.0, 1.0);
         let projected = sums.with(&wish.guest).projected(host.cpus).clamp(0.0, 1.0);
-        pays.then(|| Worth { gain, delay_ms: SPREAD_MS * loss + TIE_MS * projected })
+        pays.then_some(Worth { gain, delay_ms: SPREAD_MS * loss + TIE_MS * projected })
     }
 
     fn room(&self, host: &Host, sums: &Sums, guest: &Guest) -> bool {
