@@ -3,7 +3,7 @@
 mod told;
 
 use super::*;
-use xvm_model::negotiation::{RECALL_MAX, Say};
+use xvm_model::negotiation::{RECALL_MAX, RESERVE_MS, Say};
 use xvm_model::policy::{Guest, Need, Offer, Request, Wish, Worth};
 use xvm_model::round::End;
 use xvm_model::server::{Balance, BalanceMode};
@@ -272,7 +272,7 @@ fn room_is_kept_from_the_offer_until_the_domain_is_seen_and_not_given_in_a_young
     assert_eq!(reserved(&rig), 1);
     rig.second(vec![half("small-9")]);
     rig.second(vec![half("small-9")]);
-    rig.pass(3 * SECOND);
+    rig.pass(RESERVE_MS);
     assert_eq!(reserved(&rig), 0);
 }
 
