@@ -144,8 +144,7 @@ impl Agent {
             receipts,
             ids: 0,
             now,
-            // the next life must know that this one was there, for it may promise room
-            out: if first { vec![Effect::Keep(Box::default())] } else { Vec::new() },
+            out: Vec::new(),
         }
     }
 
@@ -178,6 +177,7 @@ impl Agent {
         self.job_timers();
         self.help_timers();
         self.departed.expire(now.mono);
+        self.keep_changes();
         std::mem::take(&mut self.out)
     }
 

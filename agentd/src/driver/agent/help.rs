@@ -31,11 +31,11 @@ use crate::driver::kept::Kept;
 use crate::driver::step::Effect;
 use std::collections::BTreeMap;
 use xvm_model::negotiation::{self as talk, Negotiation, Say};
-use xvm_model::policy::{self, Engine, Guest, Habit, Need, Peers, Policy, Request};
+use xvm_model::policy::{self, Engine, Guest, Habit, Host, Need, Peers, Policy, Request};
 use xvm_model::round::{End, RoundId};
 use xvm_model::{
     BalanceMode, Body, DomainCommand, DomainName, Failure, Mono, Now, PolicyName, ServerName, ServerSettings,
-    Topic, server::Balance,
+    Topic,
 };
 
 /// A server that was silent so long, in milliseconds, is not counted as one that may offer; all say something each minute.
@@ -76,6 +76,8 @@ pub(super) struct Help {
     linked: bool,
     /// What chance is made of.
     dice: u64,
+    /// What is kept has changed in this step.
+    changed: bool,
 }
 
 impl Help {
@@ -99,6 +101,8 @@ impl Help {
             recalls: recall::Queue::default(),
             peers: BTreeMap::new(),
             linked: false,
+            // the next life must know that this one was there, for it may promise room
+            changed: first,
             dice: name.as_str().bytes().fold(boot | 1, |d, b| d.wrapping_mul(31).wrapping_add(b.into())),
         }
     }
@@ -168,15 +172,17 @@ impl Agent {
 
     /// A whole sample was heard.
     pub(super) fn help_sampled(&mut self) {
-        self.note_habits();
+        let now = self.now.mono;
+        self.help.peers.retain(|_, peer| now.since(peer.heard) < PEER_MS);
         let mut host = self.picture();
+        self.note_habits(&mut host);
         self.help.engine.policy.counted(self.settings.watchdog, self.points.value());
-        host.reserved.extend(self.help.talk.reserved().cloned());
-        let scores = self.help.peers.values().filter_map(|p| p.score).chain([host.score()]);
+        let full = self.with_reserved(host.clone());
+        let scores = self.help.peers.values().filter_map(|p| p.score).chain([full.score()]);
         let (sum, count) = scores.fold((0.0, 0.0), |(sum, count), score| (sum + score, count + 1.0));
-        self.help.engine.sample(&host, &Peers { score: sum / count }, self.now.mono);
+        self.help.engine.sample(&full, &Peers { score: sum / count }, now);
         self.errand_sampled();
-        self.consider();
+        self.consider_with(&host);
     }
 
     pub(super) fn help_link(&mut self, up: bool) {
@@ -207,7 +213,6 @@ impl Agent {
             return; // a life before ours
         }
         let now = self.now.mono;
-        self.help.peers.retain(|_, peer| now.since(peer.heard) < PEER_MS);
         if self.help.peers.len() < PEERS_MAX || self.help.peers.contains_key(&from) {
             let peer = self.help.peers.entry(from.clone()).or_insert(Peer { heard: now, score: None });
             peer.heard = now;
@@ -223,7 +228,10 @@ impl Agent {
                 if let Say::RequestHelp { request, .. } = &say {
                     self.errand_asked(request);
                 }
-                self.talk(talk::Input::Heard { from, say });
+                // most of what is said is for others: nothing is looked at for that
+                if self.help.talk.minds(&say) {
+                    self.talk(talk::Input::Heard { from, say });
+                }
             }
         }
     }
@@ -241,19 +249,23 @@ impl Agent {
 
     /// Begins a round when one is needed: for another server first, then for the server's own job, then for itself.
     fn consider(&mut self) {
+        let host = self.picture();
+        self.consider_with(&host);
+    }
+
+    fn consider_with(&mut self, host: &Host) {
         let now = self.now.mono;
         if self.stale().is_some() || !self.help.linked || !self.help.talk.may_ask(now) {
             return;
         }
-        let host = self.picture();
         let mode = self.settings.balance.mode;
         let own = match mode == BalanceMode::Off || self.help.errand.evacuates() {
             true => None,
-            false => self.help.engine.ask(&host, now),
+            false => self.help.engine.ask(host, now),
         };
         // what could not be done for others does not keep this server from being helped
         if own.is_none() || !self.help.log.vain() {
-            let request = self.recall_request(&host).or_else(|| self.errand_request(&host));
+            let request = self.recall_request(host).or_else(|| self.errand_request(host));
             if let Some(request) = request {
                 return self.talk(talk::Input::Ask(Box::new(request)));
             }
@@ -274,7 +286,7 @@ impl Agent {
                 self.say_standing();
                 self.talk(talk::Input::Ask(Box::new(request)));
             }
-            None if self.help.engine.policy.pain(&host, now).is_none() => self.help.talk.calm(),
+            None if self.help.engine.policy.pain(host, now).is_none() => self.help.talk.calm(),
             None => {}
         }
     }
@@ -314,7 +326,7 @@ impl Agent {
                 let why = self.help.log.running_need().unwrap_or(Need::Overload).word();
                 self.begin_migration(By::Round { id: &round, why }, record, to, address);
             }
-            Err(failure) => self.talk(talk::Input::Moved { round, result: Err(failure.text.into()) }),
+            Err(failure) => self.help_moved(&round, &Err(failure)),
         }
     }
 
@@ -338,20 +350,22 @@ impl Agent {
         self.log_ended(round, end);
     }
 
-    /// Keeps what must outlive this life.
+    /// What must outlive this life has changed.
     fn keep(&mut self) {
+        self.help.changed = true;
+    }
+
+    /// Keeps it, once a step however often it has changed, and before anything that the step begins.
+    pub(super) fn keep_changes(&mut self) {
+        if !std::mem::take(&mut self.help.changed) {
+            return;
+        }
         let kept = Kept {
             rounds: self.help.log.all(),
             away: self.help.errand.away.clone(),
             leaving: self.help.errand.leaving.clone(),
             errand: self.help.errand.kept(),
         };
-        self.out.push(Effect::Keep(Box::new(kept)));
-    }
-
-    /// What the cluster was told about balancing, as this agent knows it.
-    fn balance(&self) -> Balance {
-        // what is being saved is as good as saved: it is on its way to be in force
-        self.saving.back().map_or(self.settings.balance, |s| s.balance())
+        self.out.insert(0, Effect::Keep(Box::new(kept)));
     }
 }

@@ -6,8 +6,7 @@ use super::{
 };
 use crate::driver::step::Effect;
 use xvm_model::{
-    Answer, Balance, Code, Failure, HEARTBEAT_RANGE_MS, JobKind, ServerCommand, ServerSettings,
-    points::POINTS_MAX,
+    Answer, Code, Failure, HEARTBEAT_RANGE_MS, JobKind, ServerCommand, ServerSettings, points::POINTS_MAX,
 };
 
 /// Settings that are being saved.
@@ -30,17 +29,12 @@ pub(super) struct Ordered {
     text: String,
 }
 
-impl Saving {
-    pub(super) fn settings(&self) -> ServerSettings {
-        self.settings
-    }
-
-    pub(super) fn balance(&self) -> Balance {
-        self.settings.balance
-    }
-}
-
 impl Agent {
+    /// The settings as they will be when all that is being saved is on disk: what comes meanwhile builds upon them.
+    pub(super) fn coming_settings(&self) -> ServerSettings {
+        self.saving.back().map_or(self.settings, |s| s.settings)
+    }
+
     pub(super) fn server_command(&mut self, ticket: Ticket, command: ServerCommand) {
         let errand = match command {
             ServerCommand::Cancel => {
@@ -56,9 +50,7 @@ impl Agent {
         if let Some(failure) = errand.and_then(|kind| self.errand_refusal(kind)) {
             return self.refuse(&ticket, About::Server, failure);
         }
-        // orders that came meanwhile build upon each other
-        let base = self.saving.back().map_or(self.settings, |s| s.settings);
-        match changed(base, command) {
+        match changed(self.coming_settings(), command) {
             Err(why) => {
                 let text = format!("cannot set {}: {why}", self.me.name);
                 self.refuse(&ticket, About::Server, Failure::invalid(text));

@@ -41,10 +41,10 @@ impl Gossip {
 
 impl Agent {
     pub(super) fn balance_heard(&mut self, theirs: Balance) {
-        let own = self.balance();
+        let coming = self.coming_settings();
+        let own = coming.balance;
         if theirs.wins(&own) {
-            let base = self.saving.back().map_or(self.settings, |s| s.settings());
-            self.save(None, ServerSettings { balance: theirs, ..base });
+            self.save(None, ServerSettings { balance: theirs, ..coming });
         } else if own.wins(&theirs) {
             let at = self.now.mono.plus(self.help.roll(ANSWER_MS));
             self.help.gossip.answer.get_or_insert(at);

@@ -14,7 +14,7 @@ use crate::driver::agent::commands::Ticket;
 use crate::driver::kept::{KeptErrand, Leaving};
 use std::collections::BTreeMap;
 use xvm_model::negotiation::{self as talk, RECALL_MAX, Say};
-use xvm_model::policy::{Engine, Host, Need, Request};
+use xvm_model::policy::{Host, Need, Request};
 use xvm_model::round::{End, Round, RoundId};
 use xvm_model::{Code, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome, ServerName};
 
@@ -333,10 +333,8 @@ impl Agent {
         if request.need != Need::Restore || request.only.as_ref() != Some(&self.me.name) {
             return;
         }
-        let mut host = self.picture();
-        host.reserved.extend(self.help.talk.reserved().cloned());
-        let engine: &Engine = &self.help.engine;
-        let Err(why) = engine.offer(&host, request) else { return };
+        let host = self.with_reserved(self.picture());
+        let Err(why) = self.help.engine.offer(&host, request) else { return };
         let note = request.wishes.first().map(|w| (w.guest.name.clone(), why.to_string()));
         if let (Some((domain, why)), Some(run)) = (note, &mut self.help.errand.running) {
             let text = format!("{domain}: {why}");

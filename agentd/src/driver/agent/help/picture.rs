@@ -78,9 +78,15 @@ impl Agent {
         (came.round.is_some() && &*came.why == Need::Overload.word()).then_some(came.at)
     }
 
+    /// The server with the room on board that it has promised; who is here already counts once.
+    pub(super) fn with_reserved(&self, mut host: Host) -> Host {
+        let coming = self.help.talk.reserved().filter(|g| host.guests.iter().all(|own| own.name != g.name));
+        host.reserved.extend(coming.cloned());
+        host
+    }
+
     /// Each domain's past grows by one sample; one that came by a round brings its past along.
-    pub(super) fn note_habits(&mut self) {
-        let host = self.picture();
+    pub(super) fn note_habits(&mut self, host: &mut Host) {
         let here: BTreeSet<&DomainName> = host.guests.iter().map(|g| &g.name).collect();
         self.help.habits.retain(|name, _| here.contains(name));
         let running = |name: &DomainName| {
@@ -88,11 +94,12 @@ impl Agent {
                 .get(name)
                 .is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
         };
-        for guest in host.guests.iter().filter(|g| running(&g.name)) {
+        for guest in host.guests.iter_mut().filter(|g| running(&g.name)) {
             let brought = || self.help.expected.get(&guest.name).map(|(g, _)| g.habit).unwrap_or_default();
             let mut habit = self.help.habits.get(&guest.name).copied().unwrap_or_else(brought);
             habit.note(guest.load, UNIT_S);
             self.help.habits.insert(guest.name.clone(), habit);
+            guest.habit = habit;
         }
     }
 }
