@@ -3,8 +3,8 @@
 //! A row holds the word, its usage, what it does, and how its arguments are read; help texts and manual pages come from the rows.
 
 use crate::{
-    Balance, BalanceMode, Failure, GroupName, Groups, HEARTBEAT_RANGE_MS, Pin, PolicyName, Ratio, ServerName,
-    Watchdog, domain::words,
+    Balance, BalanceMode, Failure, GroupName, Groups, HEARTBEAT_RANGE_MS, NameError, Pin, PolicyName, Ratio,
+    ServerName, Watchdog, domain::words,
 };
 use serde::{Deserialize, Serialize};
 
@@ -452,22 +452,33 @@ pub fn parse_priority(text: &str) -> Result<DomainCommand, String> {
 
 /// Reads server names with spaces between, or `none`: the file `pin`.
 pub fn parse_pin(text: &str) -> Result<DomainCommand, String> {
+    let names = parse_names(text, "server", ServerName::parse, 64)?;
+    Ok(DomainCommand::Pin { value: Pin(names) })
+}
+
+/// Reads names of `what` with spaces between, each once and at most `most`, or `none`.
+fn parse_names<T: PartialEq>(
+    text: &str,
+    what: &str,
+    parse: fn(&str) -> Result<T, NameError>,
+    most: usize,
+) -> Result<Vec<T>, String> {
     let mut names = Vec::new();
     if text != "none" {
         for word in text.split_whitespace() {
-            let name = ServerName::parse(word).map_err(|e| e.to_string())?;
+            let name = parse(word).map_err(|e| e.to_string())?;
             if !names.contains(&name) {
                 names.push(name);
             }
         }
         if names.is_empty() {
-            return Err("server names or `none` are needed".into());
+            return Err(format!("{what} names or `none` are needed"));
         }
     }
-    if names.len() > 64 {
-        return Err(format!("{} servers are too many, at most 64", names.len()));
+    if names.len() > most {
+        return Err(format!("{} {what}s are too many, at most {most}", names.len()));
     }
-    Ok(DomainCommand::Pin { value: Pin(names) })
+    Ok(names)
 }
 
 /// The most groups of one kind that a domain is in.
@@ -475,23 +486,9 @@ pub const GROUPS_MAX: usize = 16;
 
 /// Reads group names with spaces between, or `none`: the files `with` and `apart`.
 pub fn parse_groups(text: &str) -> Result<Groups, String> {
-    let mut names: Vec<GroupName> = Vec::new();
-    if text != "none" {
-        for word in text.split_whitespace() {
-            let name = GroupName::parse(word).map_err(|e| e.to_string())?;
-            if word == "none" {
-                return Err("`none` stands alone".into());
-            }
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        if names.is_empty() {
-            return Err("group names or `none` are needed".into());
-        }
-    }
-    if names.len() > GROUPS_MAX {
-        return Err(format!("{} groups are too many, at most {GROUPS_MAX}", names.len()));
+    let names = parse_names(text, "group", GroupName::parse, GROUPS_MAX)?;
+    if names.iter().any(|name| name.as_str() == "none") {
+        return Err("`none` stands alone".into());
     }
     Ok(Groups(names.into()))
 }

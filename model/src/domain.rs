@@ -167,11 +167,7 @@ impl Pin {
 impl fmt::Display for Pin {
     /// The names with spaces between; `none` without a pin.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none");
-        }
-        let names: Vec<&str> = self.0.iter().map(ServerName::as_str).collect();
-        f.write_str(&names.join(" "))
+        list(f, self.0.iter().map(ServerName::as_str))
     }
 }
 
@@ -194,12 +190,14 @@ impl Groups {
 impl fmt::Display for Groups {
     /// The names with spaces between; `none` without a group.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none");
-        }
-        let names: Vec<&str> = self.0.iter().map(GroupName::as_str).collect();
-        f.write_str(&names.join(" "))
+        list(f, self.0.iter().map(GroupName::as_str))
     }
+}
+
+/// Names with spaces between, or `none`: the form of the settings that name many.
+fn list<'a>(f: &mut fmt::Formatter<'_>, names: impl Iterator<Item = &'a str>) -> fmt::Result {
+    let names: Vec<&str> = names.collect();
+    f.write_str(if names.is_empty() { "none".to_owned() } else { names.join(" ") }.as_str())
 }
 
 /// How a domain came to its server: written before its migration begins, so that it travels with the domain. Where `from` is the
@@ -326,4 +324,15 @@ pub struct Departed {
     pub domain: Domain,
     /// Where it runs now.
     pub to: ServerName,
+}
+
+#[cfg(test)]
+impl Domain {
+    /// One that runs, with the load of each vCPU and the CPU that it is on.
+    pub(crate) fn running(vcpus: &[(f64, Option<u16>)]) -> Domain {
+        let mut d = Domain::new(DomainName::parse("d").expect("valid"), Uuid::nil());
+        d.state = DomainState::Running;
+        d.vcpus = vcpus.iter().map(|&(load, cpu)| Vcpu { load: Ratio::new(load), cpu }).collect();
+        d
+    }
 }

@@ -99,21 +99,12 @@ pub fn is_shared<'a>(cpus: usize, domains: impl IntoIterator<Item = &'a Domain>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DomainName, Vcpu};
     use proptest::prelude::*;
-    use uuid::Uuid;
-
-    fn domain(vcpus: &[(f64, Option<u16>)]) -> Domain {
-        let mut d = Domain::new(DomainName::parse("d").expect("valid"), Uuid::nil());
-        d.state = DomainState::Running;
-        d.vcpus = vcpus.iter().map(|&(load, cpu)| Vcpu { load: Ratio::new(load), cpu }).collect();
-        d
-    }
 
     #[test]
     fn five_hot_seconds_make_an_overload_and_cool_ones_end_it() {
         let (w, mut p) = (Watchdog::default(), Points::default());
-        let two = [domain(&[(0.5, Some(0))]), domain(&[(0.5, Some(0))])];
+        let two = [Domain::running(&[(0.5, Some(0))]), Domain::running(&[(0.5, Some(0))])];
         for n in 1..=5 {
             p.sample(&w, &[Ratio::ONE], &two);
             assert_eq!(p.value(), n);
@@ -126,23 +117,27 @@ mod tests {
     #[test]
     fn one_domain_that_fills_the_machine_is_no_overload() {
         let (w, mut p) = (Watchdog::default(), Points::default());
-        p.sample(&w, &[Ratio::ONE], &[domain(&[(1.0, Some(0)), (1.0, Some(0))])]);
-        p.sample(&w, &[Ratio::ONE], &[domain(&[(0.95, None), (0.9, None)]), domain(&[(0.05, None)])]);
+        p.sample(&w, &[Ratio::ONE], &[Domain::running(&[(1.0, Some(0)), (1.0, Some(0))])]);
+        p.sample(
+            &w,
+            &[Ratio::ONE],
+            &[Domain::running(&[(0.95, None), (0.9, None)]), Domain::running(&[(0.05, None)])],
+        );
         assert_eq!(p.value(), 0);
     }
 
     #[test]
     fn without_a_map_more_busy_vcpus_than_cpus_share() {
-        assert!(is_shared(1, &[domain(&[(0.5, None)]), domain(&[(0.5, None)])]));
-        assert!(!is_shared(2, &[domain(&[(0.5, None)]), domain(&[(0.5, None)])]));
-        assert!(!is_shared(2, &[domain(&[(0.5, Some(0))]), domain(&[(0.5, Some(1))])]));
+        assert!(is_shared(1, &[Domain::running(&[(0.5, None)]), Domain::running(&[(0.5, None)])]));
+        assert!(!is_shared(2, &[Domain::running(&[(0.5, None)]), Domain::running(&[(0.5, None)])]));
+        assert!(!is_shared(2, &[Domain::running(&[(0.5, Some(0))]), Domain::running(&[(0.5, Some(1))])]));
     }
 
     #[test]
     fn a_unit_of_three_seconds_counts_its_mean() {
         let w = Watchdog { unit: 3, ..Watchdog::default() };
         let mut p = Points::default();
-        let two = [domain(&[(0.5, Some(0))]), domain(&[(0.5, Some(0))])];
+        let two = [Domain::running(&[(0.5, Some(0))]), Domain::running(&[(0.5, Some(0))])];
         let ended: Vec<bool> =
             [1.0, 0.5, 0.9].map(|l| p.sample(&w, &[Ratio::new(l)], &two)).into_iter().collect();
         assert_eq!((ended, p.value()), (vec![false, false, true], 1));
@@ -161,7 +156,7 @@ mod tests {
             for (cpus, shared) in samples {
                 let before = p.value();
                 let cpus: Vec<Ratio> = cpus.into_iter().map(Ratio::new).collect();
-                let domains = if shared { vec![domain(&[(1.0, None); 5]), domain(&[(1.0, None)])] } else { vec![] };
+                let domains = if shared { vec![Domain::running(&[(1.0, None); 5]), Domain::running(&[(1.0, None)])] } else { vec![] };
                 let ended = p.sample(&w, &cpus, &domains);
                 prop_assert!(p.value().abs_diff(before) <= u16::from(ended));
                 prop_assert!(p.value() <= POINTS_MAX);
@@ -173,7 +168,7 @@ mod tests {
             let w = Watchdog { unit, ..Watchdog::default() };
             let mut p = Points::default();
             p.set(start);
-            let two = [domain(&[(0.5, Some(0))]), domain(&[(0.5, Some(0))])];
+            let two = [Domain::running(&[(0.5, Some(0))]), Domain::running(&[(0.5, Some(0))])];
             for _ in 0..unit {
                 p.sample(&w, &[Ratio::new(if hot { 0.8 } else { 0.79 })], &two);
             }

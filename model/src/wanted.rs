@@ -77,16 +77,7 @@ pub fn wanted(cpus: &[Ratio], domains: &[&Domain]) -> Vec<Wanted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DomainName, Vcpu};
     use proptest::prelude::*;
-    use uuid::Uuid;
-
-    fn domain(vcpus: &[(f64, Option<u16>)]) -> Domain {
-        let mut d = Domain::new(DomainName::parse("d").expect("valid"), Uuid::nil());
-        d.state = DomainState::Running;
-        d.vcpus = vcpus.iter().map(|&(load, cpu)| Vcpu { load: Ratio::new(load), cpu }).collect();
-        d
-    }
 
     fn cpus_of(cpus: &[f64], domains: &[Domain]) -> Vec<f64> {
         let cpus: Vec<Ratio> = cpus.iter().map(|&c| Ratio::new(c)).collect();
@@ -95,11 +86,11 @@ mod tests {
 
     #[test]
     fn those_who_share_a_full_cpu_want_a_whole_one() {
-        let five: Vec<Domain> = (0..5).map(|_| domain(&[(0.8, None)])).collect();
+        let five: Vec<Domain> = (0..5).map(|_| Domain::running(&[(0.8, None)])).collect();
         assert_eq!(cpus_of(&[1.0; 4], &five), [1.0; 5]);
         // a scheduler that keeps three on a CPU of their own
         let uneven: Vec<Domain> = [(1.0, 0), (1.0, 1), (1.0, 2), (0.5, 3), (0.5, 3)]
-            .map(|(load, cpu)| domain(&[(load, Some(cpu))]))
+            .map(|(load, cpu)| Domain::running(&[(load, Some(cpu))]))
             .into();
         assert_eq!(cpus_of(&[1.0; 4], &uneven), [1.0; 5]);
     }
@@ -107,20 +98,24 @@ mod tests {
     #[test]
     fn what_idle_ones_take_is_missed_too() {
         // else a server that seems to be just full would take one idle domain after the other
-        let mut all: Vec<Domain> = (0..2).map(|_| domain(&[(0.95, None)])).collect();
-        all.extend((0..2).map(|_| domain(&[(0.05, None)])));
+        let mut all: Vec<Domain> = (0..2).map(|_| Domain::running(&[(0.95, None)])).collect();
+        all.extend((0..2).map(|_| Domain::running(&[(0.05, None)])));
         assert_eq!(cpus_of(&[1.0; 2], &all), [1.0, 1.0, 0.05, 0.05]);
-        let mapped = [domain(&[(0.95, Some(0))]), domain(&[(0.05, Some(0))]), domain(&[(0.97, Some(1))])];
+        let mapped = [
+            Domain::running(&[(0.95, Some(0))]),
+            Domain::running(&[(0.05, Some(0))]),
+            Domain::running(&[(0.97, Some(1))]),
+        ];
         assert_eq!(cpus_of(&[1.0, 0.97], &mapped), [1.0, 0.05, 0.97]);
     }
 
     #[test]
     fn who_is_satisfied_wants_what_it_uses() {
-        let quiet = [domain(&[(0.2, Some(0))]), domain(&[(0.78, Some(0))])];
+        let quiet = [Domain::running(&[(0.2, Some(0))]), Domain::running(&[(0.78, Some(0))])];
         assert_eq!(cpus_of(&[0.98], &quiet), [0.2, 1.0]);
         assert_eq!(cpus_of(&[0.90], &quiet), [0.2, 0.78]);
-        assert_eq!(cpus_of(&[1.0, 1.0], &[domain(&[(0.97, Some(0)), (0.97, Some(1))])]), [1.94]);
-        let mut paused = domain(&[(0.9, Some(0))]);
+        assert_eq!(cpus_of(&[1.0, 1.0], &[Domain::running(&[(0.97, Some(0)), (0.97, Some(1))])]), [1.94]);
+        let mut paused = Domain::running(&[(0.9, Some(0))]);
         paused.state = DomainState::Paused;
         assert_eq!(wanted(&[Ratio::ONE], &[&paused]), [Wanted::default()]);
     }
@@ -131,7 +126,7 @@ mod tests {
             cpus in prop::collection::vec(0.0..1.0f64, 0..4),
             loads in prop::collection::vec((0.0..1.0f64, prop::option::of(0u16..6)), 0..9),
         ) {
-            let domains: Vec<Domain> = loads.chunks(2).map(domain).collect();
+            let domains: Vec<Domain> = loads.chunks(2).map(Domain::running).collect();
             for (domain, cpus) in domains.iter().zip(cpus_of(&cpus, &domains)) {
                 let used: f64 = domain.vcpus.iter().map(|v| v.load.get()).sum();
                 prop_assert!(cpus >= used && cpus <= domain.vcpus.len() as f64);
