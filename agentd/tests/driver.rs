@@ -3,127 +3,34 @@
 //! Two agents on the in-memory bus, with all of its faults, over hypervisors that hang, fail and lie; time is paused, so each seed
 //! runs the same way each time.
 
+#[path = "driver/rig.rs"]
+mod rig;
 #[path = "driver/world.rs"]
 mod world;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-use tokio::{task::JoinHandle, time::Instant, time::sleep};
-use world::{World, Wrong};
-use xvm_agentd::{driver, state::State};
-use xvm_bus::{Client, Clock, Faults, Incoming, Net};
+use rig::{Cluster, server};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{time::Instant, time::sleep};
+use world::Wrong;
+use xvm_bus::Faults;
 use xvm_model::{
-    Answer, Body, Boot, ClientName, Code, DomainCommand, DomainName, DomainState, Failure, Order, Reply,
-    Sender, ServerCommand, ServerName, Shown, Topic, View, Wall,
+    Answer, Boot, Code, DomainCommand, DomainName, DomainState, Failure, Order, Reply, Sender, ServerCommand,
+    Shown, Wall,
 };
 
 const SERVERS: [&str; 2] = ["ferby", "gerby"];
 
-fn server(name: &str) -> ServerName {
-    ServerName::parse(name).expect("valid")
-}
-
-/// A running agent; dropping it is `kill -9`.
-struct Agent(JoinHandle<()>);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Two agents, and one who listens and orders.
-struct Cluster {
-    net: Net,
-    clock: Clock,
-    world: World,
-    dirs: BTreeMap<&'static str, tempfile::TempDir>,
-    agents: BTreeMap<&'static str, Agent>,
-    boots: u64,
-    view: Arc<Mutex<View>>,
-    client: Client,
-    listener: Agent,
-}
-
 impl Cluster {
     async fn new(seed: u64) -> Cluster {
-        let (net, world, clock) = (Net::new(seed), World::new(seed), Clock::at(Wall(1_000_000)));
-        let name = ClientName::parse("test").expect("valid");
-        let topics = ["heartbeat.", "domain.", "reply.test"].map(str::to_owned).to_vec();
-        let (publisher, mut receiver) =
-            net.connect(Sender::Client(name.clone()), Boot(1), topics, clock.clone());
-        let client = Client::new(publisher.clone(), name);
-        let view = Arc::new(Mutex::new(View::default()));
-        let (heard, deliver, ticks) = (view.clone(), client.clone(), clock.clone());
-        let listener = Agent(tokio::spawn(async move {
-            while let Some(incoming) = receiver.recv().await {
-                match incoming {
-                    Incoming::Link(link) => {
-                        drop(heard.lock().expect("whole").link(link.is_up(), "", ticks.now()));
-                        publisher.publish(Topic::RollCall, Body::RollCall);
-                    }
-                    Incoming::Message { envelope, .. } => {
-                        let reply = match &envelope.body {
-                            Body::Reply(reply) => Some((**reply).clone()),
-                            _ => None,
-                        };
-                        drop(heard.lock().expect("whole").apply(envelope, ticks.now()));
-                        if let Some(reply) = reply {
-                            deliver.deliver(reply);
-                        }
-                    }
-                }
-            }
-        }));
         let dirs = SERVERS.map(|s| (s, tempfile::tempdir().expect("scratch folder"))).into_iter().collect();
-        let agents = BTreeMap::new();
-        let mut cluster = Cluster { net, clock, world, dirs, agents, boots: 10, view, client, listener };
-        for name in SERVERS {
-            cluster.start(name).await;
-        }
-        cluster
-    }
-
-    /// Starts an agent, or kills it and starts it anew.
-    async fn start(&mut self, name: &'static str) {
-        if let Some(mut old) = self.agents.remove(name) {
-            old.0.abort();
-            drop((&mut old.0).await);
-        }
-        self.boots += 1;
-        let topics = driver::subscriptions(&server(name)).iter().map(ToString::to_string).collect();
-        let sender = Sender::Agent(server(name));
-        let (publisher, receiver) = self.net.connect(sender, Boot(self.boots), topics, self.clock.clone());
-        let state = State::open(self.dirs[name].path()).expect("free");
-        let hypervisor = self.world.server(name);
-        let agent = tokio::spawn(async move {
-            let never = std::future::pending();
-            driver::run(state, hypervisor, publisher, receiver, never).await.expect("goes on");
-        });
-        self.agents.insert(name, Agent(agent));
-    }
-
-    async fn order(&self, to: &ServerName, order: Order) -> Result<Reply, Failure> {
-        let known = {
-            let view = self.view.lock().expect("whole");
-            view.server(to.as_str()).map(|s| (s.stamp.boot, (s.at, s.heard.mono)))
-        };
-        let Some((boot, heard)) = known else { return Err(Failure::no_entry("not heard yet")) };
-        let reply = self.client.order(to, boot, heard, order).await?;
-        match reply.answer {
-            Answer::Failed { failure } => Err(failure),
-            _ => Ok(reply),
-        }
+        Cluster::begin(seed, Wall(1_000_000), &["heartbeat.", "domain.", "reply.test"], dirs).await
     }
 
     async fn tell(&self, name: &DomainName, command: DomainCommand) -> Result<Reply, Failure> {
         let at = self.shown().get(name).map(|(at, _)| at.clone());
         let at = at.ok_or_else(|| Failure::no_entry("not heard yet"))?;
-        self.order(&server(&at), Order::Domain { name: name.clone(), command }).await
+        self.order(&at, Order::Domain { name: name.clone(), command }).await
     }
 
     /// What the listener sees.
@@ -195,7 +102,7 @@ async fn settings_survive_a_restart() {
     let mut cluster = Cluster::new(3).await;
     cluster.wait_for("heard", 3, |c| c.view.lock().expect("whole").server_count() == 2).await;
     let order = Order::Server { command: ServerCommand::Accept { on: false } };
-    cluster.order(&server("ferby"), order).await.expect("done");
+    cluster.order("ferby", order).await.expect("done");
     let accepting = |c: &Cluster| {
         c.view.lock().expect("whole").server("ferby").is_some_and(|s| s.beat.settings.accepting)
     };
@@ -293,8 +200,7 @@ async fn storm(seed: u64) -> usize {
         assert!(effects <= 1, "the order for priority {p} ran {effects} times");
     }
     assert_eq!(cluster.shown(), cluster.truth());
-    assert!(!cluster.listener.0.is_finished());
-    assert!(cluster.agents.values().all(|a| !a.0.is_finished()));
+    assert!(cluster.alive());
     done
 }
 

@@ -10,6 +10,8 @@ mod cluster;
 mod errand;
 #[path = "help/guards.rs"]
 mod guards;
+#[path = "driver/rig.rs"]
+mod rig;
 #[path = "help/settings.rs"]
 mod settings;
 #[path = "help/storm.rs"]
