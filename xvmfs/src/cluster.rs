@@ -47,7 +47,7 @@ pub struct Cluster {
     /// The last refusal of each directory.
     refusals: Mutex<Refusals>,
     /// Held while a domain that stays apart from others is sent away, until the answer says where to.
-    parting: tokio::sync::Mutex<()>,
+    pub(crate) parting: tokio::sync::Mutex<()>,
     /// Open `events` files.
     streams: Streams,
 }
@@ -58,11 +58,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cluster {
-    /// See the field.
-    pub(crate) fn parting(&self) -> &tokio::sync::Mutex<()> {
-        &self.parting
-    }
-
     /// An empty cluster that speaks through `publisher` and `client`; `forwarders` are the addresses, for sentences.
     pub fn new(publisher: Publisher, client: Client, clock: Clock, forwarders: String) -> Arc<Self> {
         Arc::new(Cluster {

@@ -74,7 +74,7 @@ impl Cluster {
         let parted = matches!(command, DomainCommand::Migrate { .. })
             && self.scene(place).and_then(|s| s.domain().map(|d| !d.domain.settings.apart.0.is_empty()))
                 == Some(true);
-        let turn = tokio::time::timeout(TURN, self.parting().lock());
+        let turn = tokio::time::timeout(TURN, self.parting.lock());
         let turn = match parted {
             true => Some(turn.await.map_err(|_| {
                 let path = place.path();
