@@ -13,9 +13,8 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use xvm_model::{
-    Body, Boot, ClientName, Code, Command, Failure, Mono, Order, Outbox, Reply, ServerName, Step, Topic,
-    Wall,
-    outbox::{self, BOUND_MS},
+    Body, Boot, ClientName, Code, Command, Failure, Mono, Order, Outbox, Reply, Step, Wall,
+    outbox::{self, Addressee, BOUND_MS},
 };
 
 /// Orders that may be under way at once.
@@ -60,7 +59,7 @@ impl Client {
         Client { shared: Arc::new(shared) }
     }
 
-    /// Orders something of `server`, whose present life is `boot` and whose last heartbeat showed its wall clock `heard.0` and was
+    /// Orders something of `to`, whose present life is `boot` and whose last heartbeat showed its wall clock `heard.0` and was
     /// heard at `heard.1` by [`Client::clock`].
     ///
     /// The answer is `Accepted` or `Done`. The failure is the server's, or EHOSTUNREACH at once without a forwarder, ETIMEDOUT when
@@ -68,7 +67,7 @@ impl Client {
     /// Dropping the future stops repeating; the order may be carried out all the same.
     pub async fn order(
         &self,
-        server: &ServerName,
+        to: impl Into<Addressee>,
         boot: Boot,
         heard: (Wall, Mono),
         order: Order,
@@ -87,7 +86,7 @@ impl Client {
             order,
         };
         let (mut answers, _waiting) = self.wait_for(&command)?;
-        let mut outbox = Outbox::new(command, server.clone(), now, s.bound);
+        let mut outbox = Outbox::new(command, to.into(), now, s.bound);
         let mut link = s.publisher.watch();
         loop {
             let now = s.clock.mono();
@@ -96,7 +95,7 @@ impl Client {
                 Step::Ended(end) => return end,
                 Step::Send => {
                     let command = Box::new(outbox.command().clone());
-                    s.publisher.publish(Topic::Control(server.clone()), Body::Command(command));
+                    s.publisher.publish(outbox.to().topic(), Body::Command(command));
                     continue;
                 }
                 Step::Wait(until) => until,

@@ -144,7 +144,8 @@ impl Inbox {
                 from,
             ) => *from == Sender::Agent(name.clone()),
             (Topic::Forwarder(name), from) => *from == Sender::Forwarder(name.clone()),
-            (Topic::Control(_) | Topic::Reply(_) | Topic::RollCall, _) => true,
+            (Topic::Configs | Topic::Config, from) => matches!(from, Sender::Images(_)),
+            (Topic::Control(_) | Topic::ControlImages | Topic::Reply(_) | Topic::RollCall, _) => true,
         };
         if !own_name {
             return Err(format!("{} may not speak under {text}", envelope.from));

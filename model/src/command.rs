@@ -2,9 +2,11 @@
 //!
 //! A row holds the word, its usage, what it does, and how its arguments are read; help texts and manual pages come from the rows.
 
+use crate::config::Rights;
+use crate::spec::Boot as SpecBoot;
 use crate::{
-    Balance, BalanceMode, Failure, GroupName, Groups, HEARTBEAT_RANGE_MS, NameError, Pin, PolicyName, Ratio,
-    ServerName, Watchdog, domain::words,
+    Balance, BalanceMode, ConfigCommand, ConfigName, Failure, Grant, GroupName, Groups, HEARTBEAT_RANGE_MS,
+    NameError, Pin, PolicyName, Ratio, ServerName, Spec, Watchdog, domain::words,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,10 @@ words! {
         Migrate = "migrate",
         /// Give it work.
         Load = "load",
+        /// Make it from a config, and boot it.
+        Create = "create",
+        /// Get ready for it: it is about to arrive.
+        Prepare = "prepare",
         /// End the job that runs.
         Cancel = "cancel",
         /// Set its priority (the file `priority`).
@@ -74,6 +80,19 @@ pub enum DomainCommand {
         /// For how long, 1 to 86400.
         seconds: u32,
     },
+    /// Make it from a config, and boot it (a job; said by imaged). Refused when the server has a domain of that name.
+    Create {
+        /// What it is.
+        spec: Box<Spec>,
+    },
+    /// Fetch what it boots from, and import its volumes where the hypervisor needs that: a migration is about to bring it (said by
+    /// imaged). Done when all is there.
+    Prepare {
+        /// Its volumes.
+        grant: Box<Grant>,
+        /// What it boots from.
+        boot: Option<Box<SpecBoot>>,
+    },
     /// End the job that runs.
     Cancel,
     /// Set its priority, 0 to 100.
@@ -110,6 +129,8 @@ impl DomainCommand {
             Self::Destroy => DomainWord::Destroy,
             Self::Migrate { .. } => DomainWord::Migrate,
             Self::Load { .. } => DomainWord::Load,
+            Self::Create { .. } => DomainWord::Create,
+            Self::Prepare { .. } => DomainWord::Prepare,
             Self::Cancel => DomainWord::Cancel,
             Self::Priority { .. } => DomainWord::Priority,
             Self::Pin { .. } => DomainWord::Pin,
@@ -165,6 +186,8 @@ pub enum ServerCommand {
     Restore,
     /// End the server's own job.
     Cancel,
+    /// Look after what is imported: attach what domains here need and lack, detach what nobody uses.
+    UpdateImports,
 }
 
 /// What is asked of the mount itself.
@@ -176,6 +199,13 @@ pub enum ClusterCommand {
     Balance {
         /// The new value.
         mode: BalanceMode,
+    },
+    /// Something of a config that imaged is to make or bring back.
+    Config {
+        /// Which.
+        name: ConfigName,
+        /// What.
+        command: ConfigCommand,
     },
 }
 
@@ -304,6 +334,13 @@ pub const SERVER_VERBS: &[Verb<ServerCommand>] = &[
         about: "end its evacuate or restore where it is",
         parse: |_| Ok(ServerCommand::Cancel),
     },
+    Verb {
+        word: "update-imports",
+        args: "",
+        arity: (0, 0),
+        about: "attach the volumes and fetch the kernels that its domains need and lack, and drop what nobody uses",
+        parse: |_| Ok(ServerCommand::UpdateImports),
+    },
 ];
 
 /// `ctl` of the whole cluster.
@@ -314,6 +351,30 @@ pub const CLUSTER_VERBS: &[Verb<ClusterCommand>] = &[
         arity: (1, 1),
         about: "whether servers help each other by themselves; dry-run only records what they would do",
         parse: |w| parse_balance(w[0]),
+    },
+    Verb {
+        word: "create",
+        args: "NAME [KEY=VALUE]...",
+        arity: (1, 64),
+        about: "a new config (a job): memory=512 swap=256 disk=2048 os=debian/bookworm address=dhcp vlan=12 packages=vim,curl ...",
+        parse: |w| {
+            let name = ConfigName::parse(w[0]).map_err(|e| e.to_string())?;
+            let settings = crate::config::settings::parse_pairs(&w[1..])?;
+            Ok(ClusterCommand::Config {
+                name,
+                command: ConfigCommand::Create { settings, rights: Rights::default() },
+            })
+        },
+    },
+    Verb {
+        word: "restore",
+        args: "NAME",
+        arity: (1, 1),
+        about: "bring back a config that was removed within a day",
+        parse: |w| {
+            let name = ConfigName::parse(w[0]).map_err(|e| e.to_string())?;
+            Ok(ClusterCommand::Config { name, command: ConfigCommand::Restore })
+        },
     },
     Verb {
         word: "roll-call",

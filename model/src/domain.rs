@@ -1,6 +1,6 @@
 //! What is known of one domain: the record that travels in heartbeats and that the files of `domains/NAME` show.
 
-use crate::{DomainName, Failure, GroupName, Ratio, ServerName, Wall};
+use crate::{DomainName, Failure, Grant, GroupName, Ratio, ServerName, Wall};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -111,6 +111,16 @@ words! {
         Reboot = "reboot",
         /// It moves to another server while it runs.
         Migrate = "migrate",
+        /// A config: its volumes and image are made.
+        Create = "create",
+        /// A config: its image is made anew.
+        Rebuild = "rebuild",
+        /// A config: its content is copied from another.
+        Clone = "clone",
+        /// A config: a volume changes its size.
+        Resize = "resize",
+        /// A config: something is written into its image.
+        Set = "set",
         /// A server: all its domains move to others.
         Evacuate = "evacuate",
         /// A server: the domains that it gave away come back.
@@ -235,6 +245,9 @@ pub struct DomainSettings {
     /// How it came to this server; none when it never moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub came: Option<Box<Came>>,
+    /// The lease under which it uses its volumes; none when it was not made from a config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Box<Grant>>,
 }
 
 impl Pin {
@@ -251,6 +264,7 @@ impl Default for DomainSettings {
             with: Groups::default(),
             apart: Groups::default(),
             came: None,
+            grant: None,
         }
     }
 }

@@ -6,6 +6,9 @@
 //! | [`clock`], [`ratio`], [`stamp`] | time, shares and message order as values |
 //! | [`failure`] | refusals: errno and sentence |
 //! | [`server`], [`domain`] | the records that heartbeats carry |
+//! | [`config`] | the definition of a domain: settings, file, `xl.cfg`, `libvirt.xml` |
+//! | [`images`] | what imaged says of configs, and what it is told |
+//! | [`lease`], [`spec`] | one domain, one server: who may use its volumes, and what a server is told to run |
 //! | [`command`] | commands, and the tables of `ctl` words |
 //! | [`lifecycle`] | which command is allowed in which state |
 //! | [`message`], [`topic`] | envelopes, bodies, topics |
@@ -21,10 +24,13 @@
 
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod domain;
 pub mod event;
 pub mod failure;
 pub mod history;
+pub mod images;
+pub mod lease;
 pub mod lifecycle;
 pub mod message;
 pub mod names;
@@ -37,6 +43,7 @@ pub mod ratio;
 pub mod receipts;
 pub mod round;
 pub mod server;
+pub mod spec;
 pub mod stamp;
 pub mod topic;
 pub mod view;
@@ -44,14 +51,17 @@ pub mod wanted;
 
 pub use clock::{Mono, Now, Wall};
 pub use command::{ClusterCommand, DomainCommand, DomainWord, ServerCommand};
+pub use config::Config;
 pub use domain::{
     Came, Departed, Disk, Domain, DomainMemory, DomainSettings, DomainState, Groups, Job, JobKind, Nic,
     Outcome, Pin, Vcpu,
 };
 pub use event::{About, Event};
 pub use failure::{Code, Failure};
+pub use images::{ConfigChange, ConfigCommand, ConfigRecord, ConfigState, Configs};
+pub use lease::{Lease, Leases};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
-pub use names::{ClientName, DomainName, GroupName, NameError, ServerName};
+pub use names::{ClientName, ConfigName, DomainName, GroupName, NameError, ServerName};
 pub use outbox::{Outbox, Step};
 pub use points::Points;
 pub use ratio::Ratio;
@@ -60,6 +70,7 @@ pub use server::{
     Balance, BalanceMode, HEARTBEAT_RANGE_MS, Heartbeat, HypervisorKind, PolicyName, ServerMemory,
     ServerSettings, Watchdog,
 };
+pub use spec::{Grant, Spec};
 pub use stamp::{Boot, Stamp, Window};
 pub use topic::{TOPICS, Topic, TopicRow};
 pub use view::{DomainView, Reach, Server, Shown, Thing, View};

@@ -22,7 +22,9 @@ fn states(word: DomainWord) -> &'static [DomainState] {
         DomainWord::Pause | DomainWord::Reboot | DomainWord::Shutdown | DomainWord::Load => &[Running],
         DomainWord::Unpause => &[Paused],
         DomainWord::Destroy | DomainWord::Migrate => &[Running, Paused],
-        DomainWord::Cancel
+        DomainWord::Create => &[Shutoff, Crashed],
+        DomainWord::Prepare
+        | DomainWord::Cancel
         | DomainWord::Priority
         | DomainWord::Pin
         | DomainWord::With
@@ -74,8 +76,8 @@ fn cancellable(name: &str, job: &Job) -> Result<(), Failure> {
 
 /// The words that are allowed now, for `ctl`'s text.
 pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
-    let probe = |word: DomainWord| -> DomainCommand {
-        match word {
+    let probe = |word: DomainWord| {
+        Some(match word {
             DomainWord::Start => DomainCommand::Start,
             DomainWord::Pause => DomainCommand::Pause,
             DomainWord::Unpause => DomainCommand::Unpause,
@@ -84,14 +86,20 @@ pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
             DomainWord::Destroy => DomainCommand::Destroy,
             DomainWord::Migrate => DomainCommand::Migrate { to: None, address: "".into() },
             DomainWord::Load => DomainCommand::Load { share: crate::Ratio::ONE, seconds: 1 },
+            // imaged says these, nobody writes them
+            DomainWord::Create | DomainWord::Prepare => return None,
             DomainWord::Cancel => DomainCommand::Cancel,
             DomainWord::Priority => DomainCommand::Priority { value: 50 },
             DomainWord::Pin => DomainCommand::Pin { value: crate::Pin::default() },
             DomainWord::With => DomainCommand::With { value: crate::Groups::default() },
             DomainWord::Apart => DomainCommand::Apart { value: crate::Groups::default() },
-        }
+        })
     };
-    DomainWord::ALL.iter().copied().filter(|&w| check("", &probe(w), state, job).is_ok()).collect()
+    DomainWord::ALL
+        .iter()
+        .copied()
+        .filter(|&w| probe(w).is_some_and(|c| check("", &c, state, job).is_ok()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use crate::negotiation::Say;
 use crate::round::Round;
 use crate::{
-    Boot, ClientName, Domain, DomainCommand, DomainName, Failure, Heartbeat, ServerCommand, ServerName,
-    Stamp, Wall,
+    Boot, ClientName, ConfigChange, ConfigCommand, ConfigName, Configs, Domain, DomainCommand, DomainName,
+    Failure, Heartbeat, ServerCommand, ServerName, Stamp, Wall,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,14 @@ pub const VERSION: u32 = 1;
 /// The longest message that a receiver reads, in bytes: a heartbeat with ten thousand domains.
 pub const MESSAGE_MAX: usize = 8 << 20;
 
-/// Who speaks: `agent/ferby`, `client/x1`, `forwarder/main`.
+/// Who speaks: `agent/ferby`, `images/kerby`, `client/x1`, `forwarder/main`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sender {
     /// The agent of a server.
     Agent(ServerName),
+    /// The image agent, by the server that it runs on.
+    Images(ServerName),
     /// One who sends commands.
     Client(ClientName),
     /// A forwarder, by its name.
@@ -32,9 +34,10 @@ impl TryFrom<String> for Sender {
         let (role, name) = text.split_once('/').ok_or_else(|| format!("sender {text:?} is not role/name"))?;
         match role {
             "agent" => ServerName::parse(name).map(Sender::Agent).map_err(|e| e.to_string()),
+            "images" => ServerName::parse(name).map(Sender::Images).map_err(|e| e.to_string()),
             "client" => ClientName::parse(name).map(Sender::Client).map_err(|e| e.to_string()),
             "forwarder" => ServerName::parse(name).map(Sender::Forwarder).map_err(|e| e.to_string()),
-            _ => Err(format!("sender role {role:?} is not agent, client or forwarder")),
+            _ => Err(format!("sender role {role:?} is not agent, images, client or forwarder")),
         }
     }
 }
@@ -49,6 +52,7 @@ impl std::fmt::Display for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Sender::Agent(n) => write!(f, "agent/{n}"),
+            Sender::Images(n) => write!(f, "images/{n}"),
             Sender::Client(n) => write!(f, "client/{n}"),
             Sender::Forwarder(n) => write!(f, "forwarder/{n}"),
         }
@@ -95,6 +99,10 @@ pub enum Body {
     Watchdog(Box<Say>),
     /// The rounds of help of a server.
     Rounds(Box<Rounds>),
+    /// All configs.
+    Configs(Box<Configs>),
+    /// One config changed, just now.
+    Config(Box<ConfigChange>),
     /// Who just joined asks every daemon to say what it knows.
     RollCall,
     /// A forwarder says that it lives and what it has done.
@@ -111,6 +119,8 @@ impl Body {
             Body::Reply(_) => "reply",
             Body::Watchdog(_) => "watchdog",
             Body::Rounds(_) => "rounds",
+            Body::Configs(_) => "configs",
+            Body::Config(_) => "config",
             Body::RollCall => "roll-call",
             Body::Forwarder(_) => "forwarder",
         }
@@ -149,7 +159,7 @@ impl DomainChange {
     }
 }
 
-/// An order to one server. It is carried out at most once: the receiver answers a known `id` from its memory; an order to another
+/// An order to one daemon. It is carried out at most once: the receiver answers a known `id` from its memory; an order to another
 /// `boot` or past its `deadline` is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -180,6 +190,13 @@ pub enum Order {
         name: DomainName,
         /// What to do.
         command: DomainCommand,
+    },
+    /// A config, of imaged.
+    Config {
+        /// Which.
+        name: ConfigName,
+        /// What to do.
+        command: ConfigCommand,
     },
 }
 
@@ -229,6 +246,11 @@ pub enum News {
         /// Its state after the command.
         heartbeat: Box<Heartbeat>,
     },
+    /// Of a config.
+    Config {
+        /// Its state after the command.
+        change: Box<ConfigChange>,
+    },
 }
 
 /// The rounds of help that a server's agent keeps. Like a heartbeat it tells all: what it does not name is forgotten.
@@ -275,7 +297,7 @@ mod tests {
             r#"{"v":1,"from":"agent/ferby","boot":7,"seq":3,"at":9,"body":{"type":"roll-call"}}"#
         );
         assert_eq!(serde_json::from_str::<Envelope>(&json).expect("back"), e);
-        for bad in ["root/x", "agent", "agent/", "agent/a b"] {
+        for bad in ["root/x", "images", "agent", "agent/", "agent/a b"] {
             assert!(Sender::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

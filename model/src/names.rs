@@ -29,6 +29,19 @@ fn domain_like(text: &str) -> bool {
         && !text.contains(|c: char| c == '/' || c.is_control())
 }
 
+const CONFIG_RULE: &str =
+    "1 to 40 letters, digits or '-', beginning and ending with a letter or a digit; not `defaults`";
+
+/// A label of a host name (RFC 1123), for the guest is called so; short enough that an export's name holds it.
+fn label_like(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    (1..=40).contains(&text.len())
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+        && text.chars().all(|c| edge(c) || c == '-')
+        && text != "defaults"
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path, $rule:path) => {
         $(#[$doc])*
@@ -95,6 +108,10 @@ name!(
     DomainName, "domain", domain_like, DOMAIN_RULE
 );
 name!(
+    /// The definition of a domain, which is called the same; also the host name of its guest.
+    ConfigName, "config", label_like, CONFIG_RULE
+);
+name!(
     /// One who sends commands and gets replies: a mount, a test.
     ClientName, "client", host_like, HOST_RULE
 );
@@ -103,6 +120,13 @@ name!(
     /// A group of domains that stay together or apart.
     GroupName, "group", host_like, HOST_RULE
 );
+
+impl ConfigName {
+    /// The domain that this config defines.
+    pub fn domain(&self) -> DomainName {
+        DomainName(self.0.clone())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -115,6 +139,12 @@ mod tests {
         }
         for bad in ["", ".", "..", "-a", "a/b", "a b", "ä", "a\n", &"a".repeat(65)] {
             assert!(ServerName::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "small-1", "X9", &"a".repeat(40)] {
+            assert!(ConfigName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a.b", "a_b", "defaults", &"a".repeat(41)] {
+            assert!(ConfigName::parse(bad).is_err(), "{bad}");
         }
         for good in ["small-1", "Windows Server", "grün", &"a".repeat(200)] {
             assert!(DomainName::parse(good).is_ok(), "{good}");

@@ -10,7 +10,8 @@
 //! While the link is down nothing is sent; when it is back before the bound has passed, asking goes on. Repeating is harmless: the
 //! receiver knows the id ([`crate::receipts`]).
 
-use crate::{Answer, Code, Command, Failure, Mono, Order, Reply, ServerCommand, ServerName, Wall};
+use crate::{Answer, Code, Command, Failure, Mono, Order, Reply, ServerCommand, ServerName, Topic, Wall};
+use std::fmt;
 
 /// Milliseconds after which an unanswered order is sent again.
 pub const REPEAT_MS: u64 = 200;
@@ -18,6 +19,40 @@ pub const REPEAT_MS: u64 = 200;
 pub const REPEAT_WORKING_MS: u64 = 1_000;
 /// Milliseconds that an order may take as a whole.
 pub const BOUND_MS: u64 = 5_000;
+
+/// Who gets an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addressee {
+    /// The agent of a server.
+    Server(ServerName),
+    /// imaged, by the server that it runs on.
+    Images(ServerName),
+}
+
+impl Addressee {
+    /// Where the order is said.
+    pub fn topic(&self) -> Topic {
+        match self {
+            Addressee::Server(name) => Topic::Control(name.clone()),
+            Addressee::Images(_) => Topic::ControlImages,
+        }
+    }
+}
+
+impl From<&ServerName> for Addressee {
+    fn from(name: &ServerName) -> Self {
+        Addressee::Server(name.clone())
+    }
+}
+
+impl fmt::Display for Addressee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addressee::Server(name) => name.fmt(f),
+            Addressee::Images(name) => write!(f, "imaged on {name}"),
+        }
+    }
+}
 
 /// What the sender does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +71,7 @@ pub struct Outbox {
     /// What is sent.
     command: Command,
     /// To whom.
-    server: ServerName,
+    to: Addressee,
     /// When its user loses patience.
     end: Mono,
     /// Milliseconds from its beginning to `end`.
@@ -59,11 +94,11 @@ pub fn deadline(heard: (Wall, Mono), now: Mono, bound: u64) -> Wall {
 }
 
 impl Outbox {
-    /// An order to `server` that begins now and ends `bound` milliseconds later at the latest.
-    pub fn new(command: Command, server: ServerName, now: Mono, bound: u64) -> Self {
+    /// An order to `to` that begins now and ends `bound` milliseconds later at the latest.
+    pub fn new(command: Command, to: Addressee, now: Mono, bound: u64) -> Self {
         Outbox {
             command,
-            server,
+            to,
             end: now.plus(bound),
             bound,
             next: now,
@@ -71,6 +106,11 @@ impl Outbox {
             working: false,
             reply: None,
         }
+    }
+
+    /// To whom.
+    pub fn to(&self) -> &Addressee {
+        &self.to
     }
 
     /// What is sent.
@@ -116,19 +156,20 @@ impl Outbox {
     /// Nobody knows what became of it.
     fn unknown(&self) -> Failure {
         let what = self.command.order.what();
-        let (server, bound) = (&self.server, seconds(self.bound));
+        let (to, bound) = (&self.to, seconds(self.bound));
         if !self.sent {
             let text = format!("cannot {what}: it was not sent, since there was no forwarder for {bound}");
             return Failure::new(Code::HostUnreachable, text);
         }
         let file = match &self.command.order {
             Order::Domain { name, .. } => format!("domains/{name}/state"),
-            Order::Server { .. } => format!("servers/{server}/status"),
+            Order::Server { .. } => format!("servers/{to}/status"),
+            Order::Config { name, .. } => format!("configs/{name}/status"),
         };
         let why = if self.working {
-            format!("{server} began it and did not finish within {bound}")
+            format!("{to} began it and did not finish within {bound}")
         } else {
-            format!("{server} did not answer within {bound}")
+            format!("{to} did not answer within {bound}")
         };
         Failure::new(
             Code::TimedOut,
@@ -152,7 +193,9 @@ impl Order {
                 ServerCommand::Evacuate => "evacuate".to_owned(),
                 ServerCommand::Restore => "restore".to_owned(),
                 ServerCommand::Cancel => "cancel".to_owned(),
+                ServerCommand::UpdateImports => "update imports".to_owned(),
             },
+            Order::Config { name, command } => format!("{} {name}", command.word()),
         }
     }
 }
@@ -179,7 +222,7 @@ mod tests {
                 command: DomainCommand::Pause,
             },
         };
-        Outbox::new(command, ServerName::parse("ferby").unwrap(), Mono(0), BOUND_MS)
+        Outbox::new(command, Addressee::Server(ServerName::parse("ferby").unwrap()), Mono(0), BOUND_MS)
     }
 
     fn reply(answer: Answer) -> Reply {

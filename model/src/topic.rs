@@ -35,15 +35,36 @@ pub const TOPICS: &[TopicRow] = &[
     },
     TopicRow {
         pattern: "control.SERVER",
-        from: "xvmfs",
+        from: "xvmfs, imaged",
         to: "agentd",
         body: "command",
         about: "an order to a server or one of its domains, repeated with the same id until it is answered.",
     },
     TopicRow {
+        pattern: "control.images",
+        from: "xvmfs, agentd",
+        to: "imaged",
+        body: "command",
+        about: "an order about a config; agents ask for the second lease of a migration here. So no server can be called `images`.",
+    },
+    TopicRow {
+        pattern: "configs",
+        from: "imaged",
+        to: "all",
+        body: "configs",
+        about: "all configs with their leases, the store's room, and what can be restored: every few seconds, and at a roll-call. What it does not name is not there.",
+    },
+    TopicRow {
+        pattern: "config",
+        from: "imaged",
+        to: "all",
+        body: "config",
+        about: "one config's whole record, at once when it changes or its job goes on; or that it is gone.",
+    },
+    TopicRow {
         pattern: "reply.CLIENT",
-        from: "agentd",
-        to: "xvmfs",
+        from: "agentd, imaged",
+        to: "xvmfs, agentd, imaged",
         body: "reply",
         about: "the answer to an order: working, accepted as a job, done, or failed with code and sentence.",
     },
@@ -63,7 +84,7 @@ pub const TOPICS: &[TopicRow] = &[
     },
     TopicRow {
         pattern: "roll-call",
-        from: "xvmfs, agentd",
+        from: "xvmfs, agentd, imaged",
         to: "all",
         body: "roll-call",
         about: "who just joined asks every daemon to say what it knows, now.",
@@ -86,6 +107,12 @@ pub enum Topic {
     Domain(ServerName),
     /// `control.SERVER`
     Control(ServerName),
+    /// `control.images`
+    ControlImages,
+    /// `configs`
+    Configs,
+    /// `config`
+    Config,
     /// `reply.CLIENT`
     Reply(ClientName),
     /// `watchdog.SERVER`
@@ -101,8 +128,12 @@ pub enum Topic {
 impl Topic {
     /// Reads a topic frame; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "roll-call" {
-            return Ok(Topic::RollCall);
+        match text {
+            "roll-call" => return Ok(Topic::RollCall),
+            "configs" => return Ok(Topic::Configs),
+            "config" => return Ok(Topic::Config),
+            "control.images" => return Ok(Topic::ControlImages),
+            _ => {}
         }
         let (kind, name) =
             text.split_once('.').ok_or_else(|| format!("topic {text:?} is not in the table"))?;
@@ -124,7 +155,9 @@ impl Topic {
         match self {
             Topic::Heartbeat(_) => "heartbeat",
             Topic::Domain(_) => "domain",
-            Topic::Control(_) => "command",
+            Topic::Control(_) | Topic::ControlImages => "command",
+            Topic::Configs => "configs",
+            Topic::Config => "config",
             Topic::Reply(_) => "reply",
             Topic::Watchdog(_) => "watchdog",
             Topic::Rounds(_) => "rounds",
@@ -140,6 +173,9 @@ impl fmt::Display for Topic {
             Topic::Heartbeat(n) => write!(f, "heartbeat.{n}"),
             Topic::Domain(n) => write!(f, "domain.{n}"),
             Topic::Control(n) => write!(f, "control.{n}"),
+            Topic::ControlImages => f.write_str("control.images"),
+            Topic::Configs => f.write_str("configs"),
+            Topic::Config => f.write_str("config"),
             Topic::Reply(n) => write!(f, "reply.{n}"),
             Topic::Watchdog(n) => write!(f, "watchdog.{n}"),
             Topic::Rounds(n) => write!(f, "rounds.{n}"),
@@ -161,7 +197,8 @@ mod tests {
             assert_eq!(topic.to_string(), text);
             assert_eq!(topic.body(), row.body);
         }
-        for bad in ["", "heartbeat", "heartbeat.", "nonsense.ferby", "control.a/b", "roll-call."] {
+        for bad in ["", "heartbeat", "heartbeat.", "nonsense.ferby", "control.a/b", "roll-call.", "configs.x"]
+        {
             assert!(Topic::parse(bad).is_err(), "{bad}");
         }
     }

@@ -265,7 +265,7 @@ fn records(body: &Body) -> &[Domain] {
         Body::Reply(reply) => match &reply.news {
             Some(News::Domain { change }) => change,
             Some(News::Server { heartbeat }) => return &heartbeat.domains,
-            None => return &[],
+            Some(News::Config { .. }) | None => return &[],
         },
         _ => return &[],
     };

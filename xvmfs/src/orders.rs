@@ -55,6 +55,9 @@ impl Cluster {
                     Ok("asked".into())
                 }
                 ClusterCommand::Balance { mode } => self.balance(mode).await,
+                ClusterCommand::Config { name, .. } => {
+                    Err(Failure::new(Code::NotSupported, format!("cannot make {name}: no imaged is heard")))
+                }
             },
             Place::Round(_) => Err(Failure::new(Code::Permission, "a round of help takes no commands")),
             Place::Server(_) => {

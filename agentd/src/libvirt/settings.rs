@@ -140,7 +140,7 @@ mod tests {
         let (round, helped) = (Some("herby.1.2".into()), Some(Wall(5)));
         let came = Some(Box::new(Came { from, at: Wall(7), round, why, helped }));
         let (with, apart) = (groups("web db"), groups("x"));
-        let all = DomainSettings { priority: 70, pin, with, apart, came };
+        let all = DomainSettings { priority: 70, pin, with, apart, came, grant: None };
         for settings in [DomainSettings::default(), all] {
             assert_eq!(parse(&render(&settings)), settings);
         }

@@ -21,9 +21,10 @@ impl View {
             Body::Reply(reply) => match reply.news {
                 Some(News::Domain { change }) => self.change(&server, stamp, at, *change, now),
                 Some(News::Server { heartbeat }) => self.heartbeat(server, stamp, at, *heartbeat, now),
-                None => Vec::new(),
+                Some(News::Config { .. }) | None => Vec::new(),
             },
             Body::Rounds(said) => self.hear_rounds(server, stamp, at, said.rounds, now),
+            Body::Configs(_) | Body::Config(_) => Vec::new(),
             Body::Command(_) | Body::Watchdog(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
         }
     }

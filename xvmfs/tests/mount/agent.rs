@@ -185,6 +185,7 @@ impl World {
                         }
                         place.domain_order(&domain, command, &id)
                     }
+                    Order::Config { .. } => panic!("an agent has no configs"),
                 };
                 place.known.insert(id.clone(), Reply { id: id.clone(), answer, news });
                 place.known[&id].clone()
@@ -304,6 +305,7 @@ impl Place {
                 return (Answer::Accepted, Some(News::Server { heartbeat }));
             }
             ServerCommand::Cancel => self.job = None,
+            ServerCommand::UpdateImports => {}
             ServerCommand::Watchdog { points, threshold, limit, unit } => {
                 let w = &mut self.settings.watchdog;
                 let Watchdog { threshold: t, limit: l, unit: u } = *w;

@@ -152,7 +152,7 @@ fn changed(
             s.accepting = command == ServerCommand::Restore;
             Ok((s, None, String::new()))
         }
-        ServerCommand::Cancel => Err("a cancel sets nothing".into()),
+        ServerCommand::Cancel | ServerCommand::UpdateImports => Err("it sets nothing".into()),
     }
 }
 

@@ -64,6 +64,8 @@ impl Agent {
             DomainCommand::Apart { value } => set(DomainSettings { apart: value.clone(), ..domain.settings }),
             DomainCommand::Cancel => Op::CancelMigration,
             DomainCommand::Start
+            | DomainCommand::Create { .. }
+            | DomainCommand::Prepare { .. }
             | DomainCommand::Shutdown
             | DomainCommand::Reboot
             | DomainCommand::Migrate { .. } => {

@@ -110,7 +110,7 @@ impl Agent {
                 let text = format!("{name} is not asked to power off any more").into();
                 self.answer(&ticket, about, Answer::Done { text });
             }
-            kind @ (JobKind::Start | JobKind::Reboot | JobKind::Evacuate | JobKind::Restore) => {
+            kind => {
                 let why = format!(
                     "cannot cancel the {kind} of {name}: it ends by itself; only a migration or a shutdown can be cancelled"
                 );

@@ -1,0 +1,3 @@
+//! imaged: xvm's image agent.
+
+fn main() {}
