@@ -8,4 +8,5 @@
 
 pub mod export;
 pub mod image;
+pub mod keeper;
 pub mod store;

@@ -34,6 +34,8 @@ words! {
         Load = "load",
         /// Make it from a config, and boot it.
         Create = "create",
+        /// Pull the plug of one that runs under a lease that is over.
+        Fence = "fence",
         /// Get ready for it: it is about to arrive.
         Prepare = "prepare",
         /// End the job that runs.
@@ -85,6 +87,12 @@ pub enum DomainCommand {
         /// What it is.
         spec: Box<Spec>,
     },
+    /// Pull the plug, if it runs under the lease with this number: that is over, so it has no disk (said by imaged). One that runs under
+    /// another lease is left alone, also when this order was long under way.
+    Fence {
+        /// The lease's number.
+        epoch: u64,
+    },
     /// Fetch what it boots from, and import its volumes where the hypervisor needs that: a migration is about to bring it (said by
     /// imaged). Done when all is there.
     Prepare {
@@ -130,6 +138,7 @@ impl DomainCommand {
             Self::Migrate { .. } => DomainWord::Migrate,
             Self::Load { .. } => DomainWord::Load,
             Self::Create { .. } => DomainWord::Create,
+            Self::Fence { .. } => DomainWord::Fence,
             Self::Prepare { .. } => DomainWord::Prepare,
             Self::Cancel => DomainWord::Cancel,
             Self::Priority { .. } => DomainWord::Priority,

@@ -21,7 +21,7 @@ fn states(word: DomainWord) -> &'static [DomainState] {
         DomainWord::Start => &[Shutoff, Crashed],
         DomainWord::Pause | DomainWord::Reboot | DomainWord::Shutdown | DomainWord::Load => &[Running],
         DomainWord::Unpause => &[Paused],
-        DomainWord::Destroy | DomainWord::Migrate => &[Running, Paused],
+        DomainWord::Destroy | DomainWord::Fence | DomainWord::Migrate => &[Running, Paused],
         DomainWord::Create => &[Shutoff, Crashed],
         DomainWord::Prepare
         | DomainWord::Cancel
@@ -47,7 +47,8 @@ pub fn check(
         (DomainWord::Cancel, Some(job)) => return cancellable(name, job),
         (DomainWord::Priority | DomainWord::Pin | DomainWord::With | DomainWord::Apart, Some(job))
             if job.kind != JobKind::Migrate => {}
-        (DomainWord::Destroy | DomainWord::Load, Some(job)) if job.kind != JobKind::Migrate => {}
+        (DomainWord::Destroy | DomainWord::Fence | DomainWord::Load, Some(job))
+            if job.kind != JobKind::Migrate => {}
         (_, Some(job)) => {
             return Err(Failure::busy(format!(
                 "cannot {word} {name}: its {} runs ({} %); wait for it (cat wait) or `echo cancel > ctl`",
@@ -87,7 +88,7 @@ pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
             DomainWord::Migrate => DomainCommand::Migrate { to: None, address: "".into() },
             DomainWord::Load => DomainCommand::Load { share: crate::Ratio::ONE, seconds: 1 },
             // imaged says these, nobody writes them
-            DomainWord::Create | DomainWord::Prepare => return None,
+            DomainWord::Create | DomainWord::Prepare | DomainWord::Fence => return None,
             DomainWord::Cancel => DomainCommand::Cancel,
             DomainWord::Priority => DomainCommand::Priority { value: 50 },
             DomainWord::Pin => DomainCommand::Pin { value: crate::Pin::default() },

@@ -121,6 +121,7 @@ impl Agent {
         match command {
             DomainCommand::Migrate { to: Some(to), address } => self.check_migration(&domain, to, address)?,
             DomainCommand::Start => self.check_apart(&domain)?,
+            DomainCommand::Fence { epoch } => check_lease(&domain, *epoch)?,
             _ => {}
         }
         Ok(domain)
@@ -162,6 +163,18 @@ impl Agent {
 
     pub(super) fn work(&mut self, name: &DomainName) -> &mut Work {
         self.works.entry(name.clone()).or_default()
+    }
+}
+
+/// Only a domain of that very lease may be ended because the lease is over.
+fn check_lease(domain: &Domain, epoch: u64) -> Result<(), Failure> {
+    match domain.settings.grant.as_deref() {
+        Some(grant) if grant.epoch == epoch => Ok(()),
+        Some(grant) => Err(Failure::busy(format!(
+            "cannot fence {}: it runs under lease {}, not {epoch}",
+            domain.name, grant.epoch
+        ))),
+        None => Err(Failure::busy(format!("cannot fence {}: it runs without a lease", domain.name))),
     }
 }
 

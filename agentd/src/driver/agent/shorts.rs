@@ -56,7 +56,7 @@ impl Agent {
         let what = match &command {
             DomainCommand::Pause => Op::Pause,
             DomainCommand::Unpause => Op::Unpause,
-            DomainCommand::Destroy => Op::Destroy,
+            DomainCommand::Destroy | DomainCommand::Fence { .. } => Op::Destroy,
             DomainCommand::Load { share, seconds } => Op::Load { share: *share, seconds: *seconds },
             DomainCommand::Priority { value } => set(DomainSettings { priority: *value, ..domain.settings }),
             DomainCommand::Pin { value } => set(DomainSettings { pin: value.clone(), ..domain.settings }),
@@ -165,7 +165,9 @@ fn judge(name: &DomainName, command: &DomainCommand, call: &HvResult<()>, record
     let (reached, text) = match command {
         DomainCommand::Pause => (state == Some(DomainState::Paused), format!("{name} is paused")),
         DomainCommand::Unpause => (state == Some(DomainState::Running), format!("{name} is running")),
-        DomainCommand::Destroy => (!state.is_some_and(DomainState::is_active), format!("{name} is off")),
+        DomainCommand::Destroy | DomainCommand::Fence { .. } => {
+            (!state.is_some_and(DomainState::is_active), format!("{name} is off"))
+        }
         DomainCommand::Priority { value } => {
             (settings.is_some_and(|s| s.priority == *value), format!("the priority of {name} is {value}"))
         }

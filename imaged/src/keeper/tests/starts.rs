@@ -1,0 +1,223 @@
+//! Starts, migrations and servers that are away: who holds the disk.
+
+use super::rig::{Rig, config, news, server};
+use crate::keeper::step::{Effect, Input, Tag};
+use xvm_model::lease::Phase;
+use xvm_model::{
+    Answer, Code, ConfigCommand, ConfigState, DomainCommand, DomainState, Failure, JobKind, Order,
+};
+
+fn start(on: Option<&str>) -> ConfigCommand {
+    ConfigCommand::Start { on: on.map(server) }
+}
+
+#[test]
+fn nothing_is_exported_or_ordered_before_it_is_kept() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.easy = false;
+    rig.order("small-6", start(Some("ferby")));
+    assert_eq!(rig.kept.configs[&config("small-6")].leases.held.len(), 1);
+    assert!(rig.take_order().is_none(), "the agent is told when the export is there");
+    let (wish, names) = rig
+        .open
+        .iter()
+        .find_map(|e| match e {
+            Effect::Export { wish, names, .. } => Some((*wish, names.clone())),
+            _ => None,
+        })
+        .expect("an export");
+    assert_eq!(
+        names.iter().map(|(e, _)| &**e).collect::<Vec<_>>(),
+        ["small-6.ferby.1", "small-6.ferby.1.swap"]
+    );
+    rig.input(Input::Exported { name: config("small-6"), wish: wish - 1, result: Ok(()) });
+    assert!(rig.take_order().is_none(), "an older wish says nothing");
+    rig.input(Input::Exported { name: config("small-6"), wish, result: Ok(()) });
+    assert!(rig.take_order().is_some());
+}
+
+#[test]
+fn it_runs_once_and_is_given_back_when_it_is_off() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.runs("small-6", "ferby");
+    let (code, text) = Rig::refused(rig.order("small-6", start(Some("gerby"))));
+    assert_eq!((code, &*text), (Code::Busy, "cannot start small-6: ferby runs it"));
+    assert_eq!(rig.record("small-6").state, ConfigState::Running);
+    rig.gone("ferby", "small-6");
+    assert_eq!((rig.record("small-6").state, rig.exports("small-6").len()), (ConfigState::Ready, 0));
+    assert_eq!(rig.runs("small-6", "gerby"), 2);
+}
+
+#[test]
+fn a_start_that_is_refused_gives_the_lease_back() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.order("small-6", start(Some("ferby")));
+    let (_, tag, _) = rig.take_order().expect("an order");
+    let failure = Failure::new(Code::NoSpace, "cannot create small-6: too little memory");
+    rig.reply("small-6", tag, Err(failure));
+    let e = rig.outcome("small-6").expect_err("refused");
+    assert_eq!((e.code, &*e.text), (Code::NoSpace, "cannot start small-6 on ferby: too little memory"));
+    assert!(rig.exports("small-6").is_empty());
+}
+
+#[test]
+fn a_start_whose_answer_is_lost_is_judged_by_what_runs() {
+    for runs in [true, false] {
+        let mut rig = Rig::new();
+        rig.made("small-6");
+        rig.order("small-6", start(Some("ferby")));
+        let (_, tag, _) = rig.take_order().expect("an order");
+        rig.reply("small-6", tag, Err(Failure::new(Code::TimedOut, "nobody knows")));
+        assert!(rig.record("small-6").job.is_some(), "it is not known yet");
+        rig.beat("ferby");
+        assert_eq!(rig.exports("small-6").len(), 2, "a word from before the deadline says nothing");
+        if runs {
+            rig.domain("ferby", "small-6", |d| d.state = DomainState::Running);
+            assert!(rig.outcome("small-6").is_ok());
+        }
+        rig.pass(8_000, &["ferby", "gerby", "herby"]);
+        assert_eq!(rig.exports("small-6").len(), if runs { 2 } else { 0 });
+        assert_eq!(rig.outcome("small-6").is_ok(), runs);
+    }
+}
+
+#[test]
+fn a_migration_has_two_leases_until_it_has_ended() {
+    for arrives in [true, false] {
+        let mut rig = Rig::new();
+        rig.made("small-6");
+        rig.runs("small-6", "ferby");
+        rig.domain("ferby", "small-6", |d| d.job = Some(Box::new(job("m1"))));
+        let lend = ConfigCommand::Lend { from: server("ferby"), to: server("gerby"), job: "m1".into() };
+        assert_eq!(rig.order("small-6", lend), Some(Answer::Working));
+        let (to, tag, order) = rig.take_order().expect("the destination gets ready");
+        assert_eq!((&*to, tag), ("gerby", Tag::Prepare(2)));
+        assert!(matches!(order, Order::Domain { command: DomainCommand::Prepare { .. }, .. }));
+        rig.reply("small-6", tag, Ok("p"));
+        let record = news(rig.last_reply()).expect("the record").clone();
+        assert_eq!(record.leases[1].job.as_deref(), Some("m1"));
+        assert_eq!(
+            (&*record.leases[1].grant.stem(), record.leases[1].phase),
+            ("small-6.gerby.2", Phase::Arriving)
+        );
+        rig.pass(10_000, &["ferby", "gerby", "herby"]);
+        assert_eq!(rig.exports("small-6").len(), 4, "as long as it moves");
+        if arrives {
+            rig.gone("ferby", "small-6");
+            assert_eq!(rig.exports("small-6").len(), 4, "gerby has not spoken");
+            let grant = record.leases[1].grant.clone();
+            rig.domain("gerby", "small-6", |d| d.settings.grant = Some(Box::new(grant)));
+            assert_eq!(rig.exports("small-6"), ["small-6.gerby.2", "small-6.gerby.2.swap"]);
+        } else {
+            rig.domain("ferby", "small-6", |d| {
+                (d.job, d.last) = (None, Rig::ended("m1", Err(Failure::busy("cancelled"))));
+            });
+            assert_eq!(rig.exports("small-6"), ["small-6.ferby.1", "small-6.ferby.1.swap"]);
+        }
+    }
+}
+
+fn job(id: &str) -> xvm_model::Job {
+    let (phase, since) = ("copy".into(), xvm_model::Wall(0));
+    xvm_model::Job { id: id.into(), kind: JobKind::Migrate, phase, percent: 1, to: None, since, note: None }
+}
+
+#[test]
+fn a_destination_that_cannot_have_it_costs_nothing() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.runs("small-6", "ferby");
+    let lend = |to: &str| ConfigCommand::Lend { from: server("ferby"), to: server(to), job: "m1".into() };
+    rig.order("small-6", lend("gerby"));
+    let (_, tag, _) = rig.take_order().expect("prepare");
+    rig.reply("small-6", tag, Err(Failure::new(Code::NoSpace, "no room for the kernel")));
+    let answer = Some(rig.last_reply().answer.clone());
+    assert_eq!(
+        Rig::refused(answer),
+        (Code::NoSpace, "cannot migrate small-6 to gerby: no room for the kernel".into())
+    );
+    assert_eq!(rig.exports("small-6"), ["small-6.ferby.1", "small-6.ferby.1.swap"]);
+    assert_eq!(Rig::refused(rig.order("small-6", lend("nobody"))).0, Code::Busy);
+    let stranger = ConfigCommand::Lend { from: server("herby"), to: server("gerby"), job: "m2".into() };
+    assert_eq!(Rig::refused(rig.order("small-6", stranger)).0, Code::Busy);
+}
+
+#[test]
+fn a_server_that_is_down_keeps_its_lease_unless_restart_is_always() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.runs("small-6", "ferby");
+    rig.pass(60_000, &["gerby", "herby"]);
+    assert_eq!(rig.record("small-6").state, ConfigState::Lost);
+    assert!(Rig::refused(rig.order("small-6", start(None))).1.contains("ferby is down and may run it still"));
+    let set = ConfigCommand::Set { key: "restart".into(), value: "always".into() };
+    assert!(matches!(rig.order("small-6", set), Some(Answer::Done { .. })));
+    rig.pass(4_000, &["gerby", "herby"]);
+    let (to, _, order) = rig.take_order().expect("it is started elsewhere");
+    assert_ne!(to, "ferby");
+    let Order::Domain { command: DomainCommand::Create { spec }, .. } = order else { panic!() };
+    assert_eq!(spec.grant.epoch, 2);
+    assert!(!rig.exports("small-6").iter().any(|e| e.contains("ferby")));
+    // the old server is back, and still has it
+    rig.domain(&to, "small-6", |d| d.settings.grant = Some(Box::new(spec.grant.clone())));
+    rig.pass(2_000, &["ferby", "gerby", "herby"]);
+    let (to, tag, order) = rig.take_order().expect("it is ended where it has no disk");
+    assert_eq!((&*to, tag), ("ferby", Tag::Fence));
+    assert!(matches!(order, Order::Domain { command: DomainCommand::Fence { epoch: 1 }, .. }));
+    assert_eq!(rig.record("small-6").state, ConfigState::Running);
+}
+
+#[test]
+fn leases_survive_a_restart_and_so_does_an_unfinished_start() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.made("small-7");
+    rig.runs("small-6", "ferby");
+    rig.order("small-7", start(Some("gerby")));
+    rig.restart();
+    assert_eq!(rig.record("small-6").leases[0].grant.epoch, 1);
+    rig.pass(20_000, &["ferby", "gerby", "herby"]);
+    assert_eq!(rig.record("small-6").state, ConfigState::Running);
+    assert!(rig.exports("small-7").is_empty(), "what nobody runs is given back: {:?}", rig.record("small-7"));
+    assert_eq!(rig.runs("small-7", "gerby"), 2);
+}
+
+#[test]
+fn a_lost_state_is_learnt_from_what_runs_and_ends_nothing() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    let old = rig.kept.clone();
+    rig.runs("small-6", "ferby");
+    rig.kept = old;
+    rig.restart();
+    rig.pass(4_000, &["ferby", "gerby", "herby"]);
+    assert_eq!(rig.record("small-6").state, ConfigState::Running);
+    assert!(rig.take_order().is_none(), "nothing is ended");
+    assert_eq!(rig.exports("small-6")[0], "small-6.ferby.1");
+}
+
+#[test]
+fn the_best_server_is_the_one_with_the_least_on_its_way() {
+    let mut rig = Rig::new();
+    for name in ["a", "b", "c"] {
+        rig.made(name);
+        rig.order(name, start(None));
+    }
+    let mut to: Vec<String> = std::iter::from_fn(|| rig.take_order()).map(|(to, ..)| to).collect();
+    to.sort();
+    assert_eq!(to, ["ferby", "gerby", "herby"]);
+    rig.made("d");
+    let set = ConfigCommand::Set { key: "memory".into(), value: "99999".into() };
+    rig.order("d", set);
+    let (code, text) = Rig::refused(rig.order("d", start(None)));
+    assert_eq!(code, Code::NoSpace);
+    assert!(text.contains("ferby: it has ") && text.contains("the domain needs 99999"), "{text}");
+    let (code, text) = Rig::refused(rig.order("d", start(Some("nobody"))));
+    assert_eq!(
+        (code, &*text),
+        (Code::NoEntry, "cannot start d on nobody: no such server; servers are ferby, gerby, herby")
+    );
+}
