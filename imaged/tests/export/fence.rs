@@ -2,7 +2,7 @@
 
 use crate::{
     client::Client,
-    rig::{Rig, listed, port, signal, wait_for, wanted},
+    rig::{Frozen, Rig, listed, port, signal, wait_for, wanted},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use xvm_imaged::export::{DYING, FENCE, Wanted};
+use xvm_imaged::export::{DYING, ExportError, FENCE, Wanted};
 
 const BLOCK: usize = 64 << 10;
 const BLOCKS: u64 = 64;
@@ -85,6 +85,43 @@ async fn nothing_that_was_under_way_arrives_late() {
         sender.join().expect("no panic");
         assert!(std::fs::read(&disk).expect("the disk") == zeros, "round {round}: a late write");
     }
+}
+
+/// Whether a thread of it waits for a disk.
+fn waits_for_disk(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let state = |t: std::fs::DirEntry| std::fs::read_to_string(t.path().join("stat")).ok();
+    threads.filter_map(state).any(|s| s.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
+}
+
+/// A disk that does not answer cannot be fenced by killing: the write that it has taken may come true when it answers again. If this
+/// fails, `set` says that a server is cut off while its last write is still to come.
+#[tokio::test]
+async fn while_a_write_hangs_in_its_disk_nobody_says_that_it_is_fenced() {
+    let rig = Rig::new();
+    let (exports, port, slow) = (rig.exports(), port(), Frozen::new(&rig));
+    let disk = slow.mount.join("disk");
+    std::fs::write(&disk, vec![0; 1 << 20]).expect("a volume");
+    exports.set("a", &wanted(port, &disk, &["a.ferby.1"])).await.expect("served");
+    let (mut old, pid) = (Client::open(port, "a.ferby.1").expect("it may use the disk"), rig.pid("a"));
+    slow.freeze(true);
+    old.send_write(4096, &[0xaa; 4096]).expect("sent");
+    wait_for("the write is under way", || waits_for_disk(pid)).await;
+
+    let began = Instant::now();
+    let e = exports.set("a", &wanted(port, &disk, &["a.gerby.2"])).await.expect_err("it is not gone");
+    assert!(matches!(e, ExportError::Lives { .. }), "{e}");
+    assert!(began.elapsed() < FENCE + DYING + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(old.answer().is_err(), "its client is cut off all the same");
+    exports.end("a").await.expect_err("still not");
+
+    slow.freeze(false);
+    exports.set("a", &wanted(port, &disk, &["a.gerby.2"])).await.expect("served");
+    let mut new = Client::open(port, "a.gerby.2").expect("it may use the disk");
+    new.write(0, &[0xbb; 8192]).expect("written");
+    assert_eq!(std::fs::read(&disk).expect("the disk")[..8192], [0xbb; 8192]);
+    assert_eq!(listed(port), ["a.gerby.2"]);
+    exports.end("a").await.expect("ended");
 }
 
 #[tokio::test]

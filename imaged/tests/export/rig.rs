@@ -56,6 +56,35 @@ impl Drop for Rig {
     }
 }
 
+/// A file system of its own that can be made to hang.
+pub struct Frozen {
+    pub mount: PathBuf,
+}
+
+impl Frozen {
+    pub fn new(rig: &Rig) -> Frozen {
+        let (image, mount) = (rig.file("file-system", 64 << 20), rig.dir.path().join("mount"));
+        std::fs::create_dir(&mount).expect("a directory");
+        let (from, to) = (image.to_str().expect("a path"), mount.to_str().expect("a path"));
+        output("mkfs.ext4", &["-q", from]);
+        output("mount", &["-o", "loop", from, to]);
+        Frozen { mount }
+    }
+
+    /// From now on writes do not come back, or do again.
+    pub fn freeze(&self, on: bool) {
+        output("fsfreeze", &[if on { "-f" } else { "-u" }, self.mount.to_str().expect("a path")]);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for (program, flag) in [("fsfreeze", "-u"), ("umount", "-l")] {
+            let _done = Command::new(program).arg(flag).arg(&self.mount).output();
+        }
+    }
+}
+
 /// The place in a scratch folder.
 pub fn place(dir: &Path) -> Place {
     Place { run: dir.join("run"), listen: [127, 0, 0, 1].into(), program: "qemu-storage-daemon".into() }
