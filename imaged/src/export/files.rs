@@ -1,0 +1,208 @@
+//! Names: the key of a daemon, its files in the run directory, its command line; what is wanted of it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `KEY.lock` | locked by the daemon as long as it lives |
+//! | `KEY.qmp` | the socket on which it takes orders |
+//! | `KEY.pid` | its process number, written by itself: a hint |
+//! | `KEY.log` | what it said |
+
+use super::ExportError;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Where daemons are, and what they are.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The directory of their sockets, locks and logs; made when it is not there. For this user alone, and for one imaged.
+    pub run: PathBuf,
+    /// Where they listen.
+    pub listen: IpAddr,
+    /// `qemu-storage-daemon`.
+    pub program: PathBuf,
+}
+
+/// A raw file or block device that is exported.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Volume {
+    /// Its name within this daemon: `disk`, `swap`.
+    pub node: String,
+    /// Where it is; absolute. A file whose size is no multiple of 512 is exported with zeros up to the next.
+    pub path: PathBuf,
+    /// Whether its exports may be written.
+    pub writable: bool,
+}
+
+/// What one daemon is to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Its TCP port.
+    pub port: u16,
+    /// The volumes; one that no export names is not opened.
+    pub volumes: Vec<Volume>,
+    /// Each export's name, and the volume's that it shows. Several exports may show one volume.
+    pub exports: Vec<(String, String)>,
+}
+
+/// Whose daemon: a config's name, or `boot`. It can be a part of a file's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(String);
+
+/// The bytes that the path of a Unix socket may have, without the NUL at its end.
+const SOCKET_PATH: usize = 107;
+
+impl Key {
+    pub(super) fn parse(text: &str, place: &Place) -> Result<Key, ExportError> {
+        let wrong = |why: &str| Err(ExportError::Key { key: text.into(), why: why.into() });
+        if !word(text) || text.len() > 64 {
+            return wrong(
+                "1 to 64 letters, digits, `-`, `.` and `_` are allowed, the first a letter or digit",
+            );
+        }
+        let Some(run) = place.run.to_str().filter(|r| r.starts_with('/') && !r.contains('\n')) else {
+            return wrong("its run directory is not absolute, or not UTF-8");
+        };
+        if run.len() + text.len() + "/.qmp".len() > SOCKET_PATH {
+            return wrong("the path of its socket is too long; take a shorter run directory");
+        }
+        Ok(Key(text.into()))
+    }
+
+    /// From an argument that [`Place::socket_option`] made.
+    pub(super) fn of_option(option: &str, place: &Place) -> Option<Key> {
+        let (_, rest) = option.rsplit_once('/')?;
+        let key = Key::parse(rest.strip_suffix(".qmp,server=on,wait=off")?, place).ok()?;
+        (place.socket_option(&key) == option).then_some(key)
+    }
+}
+
+/// Letters, digits, `-`, `.` and `_`, the first a letter or digit: harmless in a file's name and on a command line.
+fn word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Place {
+    pub(super) fn file(&self, key: &Key, kind: &str) -> PathBuf {
+        self.run.join(format!("{key}.{kind}"))
+    }
+
+    pub(super) fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.listen, port)
+    }
+
+    /// The argument that makes a process the daemon of `key`: it holds the path of its socket.
+    pub(super) fn socket_option(&self, key: &Key) -> String {
+        format!("socket,id=qmp,path={},server=on,wait=off", escaped(&self.file(key, "qmp")))
+    }
+
+    /// The argument that says where it listens.
+    pub(super) fn listen_option(&self, port: u16) -> String {
+        format!("addr.type=inet,addr.host={},addr.port={port}", self.listen)
+    }
+
+    /// The whole command line, without the program.
+    pub(super) fn arguments(&self, key: &Key, port: u16) -> Vec<String> {
+        let pid = self.file(key, "pid");
+        [
+            "--chardev",
+            &self.socket_option(key),
+            "--monitor",
+            "chardev=qmp",
+            "--nbd-server",
+            &self.listen_option(port),
+            "--pidfile",
+            &pid.to_string_lossy(),
+        ]
+        .map(String::from)
+        .into()
+    }
+}
+
+/// In QEMU's options a comma within a value is written twice.
+fn escaped(path: &std::path::Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+impl Wanted {
+    /// The volume that an export shows.
+    pub(super) fn volume(&self, node: &str) -> Option<&Volume> {
+        self.volumes.iter().find(|v| v.node == node)
+    }
+
+    /// What no daemon could serve, by its name.
+    pub(super) fn check(&self) -> Result<(), ExportError> {
+        for (i, (name, node)) in self.exports.iter().enumerate() {
+            let refused = |why: String| Err(ExportError::Refused { what: name.clone(), why });
+            if !word(name) || name.len() > 200 {
+                return refused("1 to 200 letters, digits, `-`, `.` and `_` are allowed as its name".into());
+            }
+            if self.volume(node).is_none() {
+                return refused(format!("there is no volume {node:?}"));
+            }
+            if self.exports[..i].iter().any(|(other, _)| other == name) {
+                return refused("it is wanted twice".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(run: &str) -> Place {
+        Place { run: run.into(), listen: [127, 0, 0, 1].into(), program: "qemu-storage-daemon".into() }
+    }
+
+    #[test]
+    fn keys_and_their_edges() {
+        let p = place("/run/xvm");
+        for good in ["a", "small-6", "9", "boot", &"a".repeat(64)] {
+            assert!(Key::parse(good, &p).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "-a", "a/b", "a b", "a,b", "ä", "a\n", &"a".repeat(65)] {
+            assert!(Key::parse(bad, &p).is_err(), "{bad}");
+        }
+        assert!(Key::parse("a", &place("run")).is_err());
+        assert!(Key::parse("a", &place(&format!("/{}", "r".repeat(100)))).is_ok());
+        assert!(Key::parse("ab", &place(&format!("/{}", "r".repeat(100)))).is_err());
+    }
+
+    #[test]
+    fn a_command_line_tells_its_key() {
+        for run in ["/run/xvm", "/run/a,b"] {
+            let p = place(run);
+            let key = Key::parse("small-6", &p).expect("a key");
+            assert_eq!(Key::of_option(&p.socket_option(&key), &p), Some(key.clone()));
+            assert_eq!(Key::of_option(&p.socket_option(&key), &place("/run/other")), None);
+        }
+        assert_eq!(Key::of_option("/run/xvm/small-6.qmp", &place("/run/xvm")), None);
+    }
+
+    #[test]
+    fn what_is_wanted_is_checked() {
+        let disk = Volume { node: "disk".into(), path: "/x".into(), writable: true };
+        let wanted = |exports: &[(&str, &str)]| Wanted {
+            port: 1,
+            volumes: vec![disk.clone()],
+            exports: exports.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+        };
+        assert!(wanted(&[("a.b.1", "disk"), ("a.c.2", "disk")]).check().is_ok());
+        for bad in
+            [&[("a", "swap")][..], &[("", "disk")], &[("a,b", "disk")], &[("a", "disk"), ("a", "disk")]]
+        {
+            assert!(wanted(bad).check().is_err(), "{bad:?}");
+        }
+    }
+}

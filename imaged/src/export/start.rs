@@ -1,0 +1,138 @@
+//! A new daemon: in a session of its own, so that nothing that ends imaged ends it; its lock as standard input, which it keeps for life.
+
+use super::{
+    ADDING, DYING, ExportError, Key, Place,
+    process::{self, Process},
+    qmp::Qmp,
+};
+use std::{
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io::ErrorKind,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{process::Child, time::Instant};
+
+/// How much of the log an error shows, in bytes from its end.
+const LOG: usize = 500;
+
+/// Starts the daemon of `key`, which must not run, with no exports. Returns when it listens on its port and answers.
+pub(super) async fn start(place: &Arc<Place>, key: &Key, port: u16) -> Result<Process, ExportError> {
+    directory(&place.run)?;
+    let lock = lock(place, key).await?;
+    for kind in ["qmp", "pid"] {
+        remove(&place.file(key, kind))?;
+    }
+    let log_path = place.file(key, "log");
+    remove(&log_path)?;
+    let log = open(&log_path)?;
+    let errors = log.try_clone().map_err(io("open", &log_path))?;
+
+    // `sh` for the umask: the daemon makes its socket itself; both words leave the process its number
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", "umask 077; exec setsid \"$@\"", "sh"]).arg(&place.program);
+    command.args(place.arguments(key, port)).current_dir("/");
+    command.stdin(Stdio::from(lock)).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
+    let mut child = command.spawn().map_err(io("start", &place.program))?;
+    drop(command); // our copy of the lock
+    let came_up = comes_up(place, key, port, &mut child).await;
+    if came_up.is_err() {
+        let _gone = child.start_kill();
+    }
+    // whoever is its parent must take note of its end
+    tokio::spawn(async move { child.wait().await });
+    came_up
+}
+
+async fn comes_up(
+    place: &Arc<Place>,
+    key: &Key,
+    port: u16,
+    child: &mut Child,
+) -> Result<Process, ExportError> {
+    let until = Instant::now() + ADDING;
+    let failed = |why: String| ExportError::Start { key: key.to_string(), why };
+    loop {
+        if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            let said = said(place, key);
+            return Err(if said.contains("Address already in use") {
+                ExportError::PortTaken { key: key.to_string(), address: place.address(port) }
+            } else {
+                failed(said)
+            });
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(failed(format!(
+                "it does not answer within {} s: {}",
+                ADDING.as_secs(),
+                said(place, key)
+            )));
+        }
+        // it greets when all of its command line is carried out
+        if Qmp::connect(&place.file(key, "qmp"), left).await.is_ok()
+            && let Some(found) = process::find(place, key).await?
+        {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The end of its log, in one line.
+fn said(place: &Place, key: &Key) -> String {
+    let bytes = std::fs::read(place.file(key, "log")).unwrap_or_default();
+    let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG)..]).into_owned();
+    let words = end.trim().replace('\n', "; ");
+    if words.is_empty() { format!("{} ended without a word", place.program.display()) } else { words }
+}
+
+/// The lock of a daemon that does not run. Somebody who only looks, or a child between fork and exec, may hold it for a moment.
+async fn lock(place: &Place, key: &Key) -> Result<File, ExportError> {
+    let path = place.file(key, "lock");
+    let file = open(&path)?;
+    let until = Instant::now() + DYING;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(ExportError::Stray { key: key.to_string(), lock: path });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("lock", &path)(e)),
+        }
+    }
+}
+
+/// Removes the files of a daemon that has ended. Nobody else may start it meanwhile.
+pub(super) fn sweep(place: &Place, key: &Key) -> Result<(), ExportError> {
+    ["qmp", "pid", "log", "lock"].into_iter().try_for_each(|kind| remove(&place.file(key, kind)))
+}
+
+/// The run directory, for this user alone.
+fn directory(path: &Path) -> Result<(), ExportError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io("close to others", path))
+}
+
+fn open(path: &Path) -> Result<File, ExportError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).append(true).mode(0o600).open(path).map_err(io("open", path))
+}
+
+fn remove(path: &Path) -> Result<(), ExportError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ExportError + use<> {
+    let path = PathBuf::from(path);
+    move |source| ExportError::Io { what, path, source }
+}
