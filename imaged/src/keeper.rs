@@ -138,6 +138,7 @@ impl Keeper {
             Input::RollCall => self.beat = now.mono,
             Input::Link(up) => self.link(up),
             Input::File { name, read } => self.file(name, read),
+            Input::Defaults(config) => self.defaults = *config,
             Input::Written { name, before, answer, result } => self.written(&name, *before, answer, result),
             Input::Stage { build, phase, percent, remaining, log } => {
                 self.staged(&build, phase, percent, remaining, log);

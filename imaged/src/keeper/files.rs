@@ -12,6 +12,10 @@ use xvm_model::{Answer, Code, Config, ConfigName, Failure, JobKind, Outcome};
 impl Keeper {
     /// The file of a config is this now.
     pub(super) fn file(&mut self, name: ConfigName, read: Option<Result<Box<Config>, String>>) {
+        // a restored one has its definition in the work's end
+        if self.restoring.values().any(|(n, _)| *n == name) {
+            return;
+        }
         match (read, self.configs.get(&name).map(|e| e.config.clone())) {
             (None, None) => {}
             (None, Some(None)) => {

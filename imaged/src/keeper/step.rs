@@ -103,6 +103,8 @@ pub enum Input {
         /// What it holds.
         read: Option<Result<Box<Config>, String>>,
     },
+    /// What new configs have from now on.
+    Defaults(Box<Config>),
     /// The answer to [`Effect::Write`].
     Written {
         /// Whose file.

@@ -1,0 +1,351 @@
+//! imaged's driver: one task owns the state; whatever may take time runs beside it and comes back as an input.
+//!
+//! ```text
+//!            ┌────────────────────────── one task ──────────────────────────┐
+//!  bus ─────▶│                                                              │──▶ bus
+//!  files ───▶│  next input ──▶ Keeper::step (pure) ──▶ effects              │──▶ imaged.json, then what follows from it
+//!  ends ────▶│        ▲                                  │                  │
+//!            └────────┼──────────────────────────────────┼──────────────────┘
+//!                     └── works, exports, orders ◀───────┘  (spawned, never waited for)
+//! ```
+//!
+//! Nothing that follows from a lease is done before the lease is on disk. When it cannot be kept (a full disk) the effects wait, and
+//! it is tried again each second; heartbeats go on.
+
+mod begin;
+mod exporter;
+mod works;
+
+use crate::config::Config as Flags;
+use crate::export::{Volume as ExportVolume, Wanted};
+use crate::files::{Change, Files};
+use crate::keeper::Keeper;
+use crate::keeper::kept::Kept;
+use crate::keeper::step::{Effect, Input};
+use crate::store::{Store, Volume};
+use anyhow::Context as _;
+use exporter::Exporter;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use works::Works;
+use xvm_bus::{BusConfig, Client, Clock, Incoming, Publisher, Receiver};
+use xvm_model::images::LOG_PART;
+use xvm_model::spec::Blob;
+use xvm_model::{Answer, Body, ClientName, Code, ConfigName, Failure, Reply, Sender, ServerName, Topic};
+use xvm_state::Dir;
+
+/// How long a destination may take to get ready for a migration: it fetches a kernel.
+const PATIENT: Duration = Duration::from_secs(45);
+/// Ends that wait to be taken.
+const ENDS: usize = 256;
+/// How often the store's room is looked at.
+const ROOM: Duration = Duration::from_secs(10);
+/// What cannot be kept on disk is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The daemon that exports files to boot from; no config is called so.
+const BOOT_KEY: &str = "boot_files";
+/// The file of what is kept.
+const KEPT: &str = "imaged.json";
+
+/// Under which names imaged orders, and gets answers.
+fn clients(name: &ServerName) -> anyhow::Result<[ClientName; 2]> {
+    let of =
+        |front: &str| ClientName::parse(&format!("{front}.{name}")).context("cannot use the server's name");
+    Ok([of("images")?, of("images-patient")?])
+}
+
+/// What imaged hears.
+pub fn subscriptions(name: &ServerName) -> anyhow::Result<Vec<String>> {
+    let mut all = vec!["heartbeat.".to_owned(), "domain.".into(), Topic::RollCall.to_string()];
+    all.extend([Topic::ControlImages.to_string(), Topic::Configs.to_string()]);
+    all.extend(clients(name)?.iter().map(|c| Topic::Reply(c.clone()).to_string()));
+    Ok(all)
+}
+
+/// Joins the bus and keeps the configs until `shutdown`. `ready` is called when orders are taken.
+pub async fn run(
+    flags: Flags,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (name, clock) = (flags.server()?, Clock::system());
+    let dir = Dir::open(&flags.state, "imaged")?;
+    let boot = dir.boot(clock.now().wall)?;
+    let (publisher, receiver) = xvm_bus::connect(BusConfig {
+        forwarders: flags.forwarder.clone(),
+        sender: Sender::Images(name.clone()),
+        boot,
+        subscriptions: subscriptions(&name)?,
+        clock,
+    })?;
+    serve(flags, dir, publisher, receiver, ready, shutdown).await
+}
+
+/// The same over a bus that is joined already.
+pub async fn serve(
+    flags: Flags,
+    dir: Dir,
+    publisher: Publisher,
+    receiver: Receiver,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let Sender::Images(name) = publisher.sender().clone() else {
+        anyhow::bail!("cannot run imaged as {}: its sender must be images/SERVER", publisher.sender());
+    };
+    let mut driver = Driver::begin(&flags, dir, name, publisher).await?;
+    ready();
+    driver.serve(receiver, shutdown).await
+}
+
+/// The shell around a keeper.
+struct Driver {
+    keeper: Keeper,
+    dir: Dir,
+    files: Files,
+    store: Arc<dyn Store>,
+    exporter: Exporter,
+    works: Works,
+    publisher: Publisher,
+    clients: [Client; 2],
+    /// Where files to boot from are, and what is exported of them.
+    boot: (PathBuf, u16, Vec<Blob>),
+    /// Orders, exports and readings that go on.
+    tasks: JoinSet<()>,
+    ends: mpsc::Sender<Input>,
+    ended: mpsc::Receiver<Input>,
+    inputs: VecDeque<Input>,
+    /// What could not be kept, and the effects that wait for it.
+    held: Option<(Kept, VecDeque<Effect>)>,
+}
+
+impl Driver {
+    async fn serve(
+        &mut self,
+        mut receiver: Receiver,
+        shutdown: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let clock = self.publisher.clock().clone();
+        let mut notices = self.files.watch().context("cannot watch the directory of configs")?;
+        let mut deaths = self.exporter.deaths();
+        let mut room = tokio::time::interval(ROOM);
+        room.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        self.rescan();
+        tokio::pin!(shutdown);
+        loop {
+            while let Some(input) = self.inputs.pop_front() {
+                for effect in self.keeper.step(input, clock.now()) {
+                    self.carry_out(effect);
+                }
+            }
+            self.export_boot_files();
+            while self.tasks.try_join_next().is_some() {}
+            let wake = Duration::from_millis(self.keeper.wake().since(clock.mono()));
+            tokio::select! {
+                biased;
+                () = &mut shutdown => {
+                    self.works.stop_all().await;
+                    return Ok(());
+                }
+                Some(input) = self.ended.recv() => self.inputs.push_back(input),
+                Some(()) = notices.recv() => self.rescan(),
+                Some(key) = deaths.recv() => self.died(&key),
+                _ = again.tick(), if self.held.is_some() => self.keep_again(),
+                _ = room.tick() => self.look_at_room(),
+                incoming = receiver.recv() => match incoming {
+                    None => anyhow::bail!("cannot go on without the bus: its thread has ended"),
+                    Some(Incoming::Link(link)) => {
+                        tracing::info!(?link, "bus");
+                        self.inputs.push_back(Input::Link(link.is_up()));
+                    }
+                    Some(Incoming::Message { topic, envelope }) => self.hear(&topic, envelope)?,
+                },
+                () = tokio::time::sleep(wake) => self.inputs.push_back(Input::Tick),
+            }
+        }
+    }
+
+    fn hear(&mut self, topic: &Topic, envelope: xvm_model::Envelope) -> anyhow::Result<()> {
+        match &envelope.body {
+            Body::Command(command) if *topic == Topic::ControlImages => {
+                self.inputs.push_back(Input::Command(command.clone()));
+            }
+            Body::RollCall => self.inputs.push_back(Input::RollCall),
+            Body::Configs(_) if envelope.from != *self.publisher.sender() => {
+                tracing::error!("{} keeps configs too: there must be one imaged in a cluster", envelope.from);
+            }
+            Body::Reply(reply) => {
+                // its news are known before its answer counts
+                let reply = (**reply).clone();
+                for effect in self.keeper.step(Input::Heard(Box::new(envelope)), self.publisher.clock().now())
+                {
+                    self.carry_out(effect);
+                }
+                self.clients.iter().for_each(|c| c.deliver(reply.clone()));
+            }
+            Body::Heartbeat(_) | Body::Domain(_) => self.inputs.push_back(Input::Heard(Box::new(envelope))),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        if let Effect::Publish(topic, body) = effect {
+            return self.publisher.publish(topic, *body);
+        }
+        if let Some((kept, waiting)) = &mut self.held {
+            match effect {
+                Effect::Keep(newer) => *kept = *newer,
+                other => waiting.push_back(other),
+            }
+            return;
+        }
+        match effect {
+            Effect::Keep(kept) => self.keep(*kept),
+            Effect::Write { name, config, before, answer } => {
+                let result = self.files.write(&name, &config).map_err(|e| e.to_string());
+                self.inputs.push_front(Input::Written { name, before, answer, result });
+            }
+            Effect::Work { build, name, task } => self.works.begin(build, name, task),
+            Effect::Stop { build } => self.works.stop(&build),
+            Effect::Export { name, wish, port, names } => self.export(name, wish, port, names),
+            Effect::Log { ticket, name, from } => self.log(ticket, &name, from),
+            Effect::Order { name, tag, to, boot, heard, order } => {
+                let patient = matches!(tag, crate::keeper::step::Tag::Prepare(_));
+                let client = self.clients[usize::from(patient)].clone();
+                let ends = self.ends.clone();
+                self.tasks.spawn(async move {
+                    let result = client.order(to, boot, heard, *order).await;
+                    drop(ends.send(Input::Answered { name, tag, result }).await);
+                });
+            }
+            Effect::Publish(..) => {}
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        let text = serde_json::to_string(&kept).expect("names, numbers and texts are JSON");
+        if let Err(error) = self.dir.write(KEPT, &text) {
+            tracing::error!(%error, "nothing goes on until this can be kept");
+            self.held = Some((kept, VecDeque::new()));
+        }
+    }
+
+    fn keep_again(&mut self) {
+        let Some((kept, waiting)) = self.held.take() else { return };
+        self.keep(kept);
+        match &mut self.held {
+            Some((_, still)) => *still = waiting,
+            None => waiting.into_iter().for_each(|effect| self.carry_out(effect)),
+        }
+    }
+
+    fn rescan(&mut self) {
+        match self.files.read() {
+            Err(error) => tracing::error!(%error, "the directory of configs cannot be read"),
+            Ok(changes) => self.inputs.extend(changes.into_iter().map(|change| match change {
+                Change::Config(name, read) => Input::File { name, read },
+                Change::Defaults(config) => Input::Defaults(config),
+            })),
+        }
+    }
+
+    fn died(&mut self, key: &str) {
+        tracing::warn!(key, "a process that exports has died");
+        if key == BOOT_KEY {
+            self.boot.2.clear();
+        } else if let Ok(name) = ConfigName::parse(key) {
+            self.inputs.push_back(Input::Died(name));
+        }
+    }
+
+    fn look_at_room(&mut self) {
+        let (store, ends) = (self.store.clone(), self.ends.clone());
+        self.tasks.spawn(async move {
+            match store.room().await {
+                Ok(room) => drop(ends.send(Input::Room(room)).await),
+                Err(error) => tracing::error!(%error, "the store's room is not known"),
+            }
+        });
+    }
+
+    fn export(&mut self, name: ConfigName, wish: u64, port: u16, names: Vec<(Box<str>, Box<str>)>) {
+        let volumes = Volume::ALL.iter().map(|v| ExportVolume {
+            node: v.word().into(),
+            path: self.store.path(&name, *v),
+            writable: true,
+        });
+        let exports = names.into_iter().map(|(export, volume)| (export.into(), volume.into())).collect();
+        let wanted = Wanted { port, volumes: volumes.collect(), exports };
+        let (set, ends) = (self.exporter.set(name.as_str(), wanted), self.ends.clone());
+        self.tasks.spawn(async move {
+            let result = set.await.map_err(|e| e.to_string());
+            drop(ends.send(Input::Exported { name, wish, result }).await);
+        });
+    }
+
+    /// Kernels are exported as long as an image needs them.
+    fn export_boot_files(&mut self) {
+        let blobs = self.keeper.boot_files();
+        if blobs == self.boot.2 {
+            return;
+        }
+        let (dir, port) = (self.boot.0.clone(), self.boot.1);
+        let volumes =
+            blobs.iter().map(|b| ExportVolume { node: short(b), path: dir.join(b.name()), writable: false });
+        let exports = blobs.iter().map(|b| (b.name(), short(b))).collect();
+        let wanted = Wanted { port, volumes: volumes.collect(), exports };
+        self.boot.2 = blobs;
+        let set = self.exporter.set(BOOT_KEY, wanted);
+        self.tasks.spawn(async move {
+            if let Err(error) = set.await {
+                tracing::error!(%error, "files to boot from are not exported");
+            }
+        });
+    }
+
+    /// A part of a log, from a byte on, whole characters.
+    fn log(&mut self, ticket: crate::keeper::step::Ticket, name: &ConfigName, from: u64) {
+        let answer = match part(&self.works.log_of(name), from) {
+            Ok(text) => Answer::Done { text: text.into() },
+            Err(e) => {
+                let failure = Failure::new(Code::Io, format!("cannot read the log of {name}: {e}"));
+                Answer::Failed { failure }
+            }
+        };
+        let reply = Reply { id: ticket.id, answer, news: None };
+        self.publisher.publish(Topic::Reply(ticket.client), Body::Reply(Box::new(reply)));
+    }
+}
+
+/// A node's name has 31 characters at most.
+fn short(blob: &Blob) -> String {
+    format!("b{}", &blob.sha256[..blob.sha256.len().min(30)])
+}
+
+fn part(path: &std::path::Path, from: u64) -> std::io::Result<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        file => file?,
+    };
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_PART as u64).read_to_end(&mut bytes)?;
+    // bytes that are no text stand as they are counted: one character of one byte each
+    if let Err(e) = std::str::from_utf8(&bytes) {
+        let good = e.valid_up_to();
+        match e.error_len() {
+            None if good > 0 => bytes.truncate(good),
+            _ => bytes.iter_mut().skip(good).filter(|b| !b.is_ascii()).for_each(|b| *b = b'?'),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
