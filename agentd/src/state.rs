@@ -119,7 +119,7 @@ fn read(path: &Path) -> Result<Option<String>, StateError> {
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<(), StateError> {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> Result<(), StateError> {
     let path = dir.join(name);
     let failed = |e: std::io::Error| StateError::Io("write", path.clone(), e);
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
