@@ -5,6 +5,7 @@
 //! | `lock` | held while the agent lives: one directory, one agent |
 //! | `settings.toml` | what users set of the server; written whole, never half |
 //! | `help.json` | rounds of help, who was given away, the server's own job; written whole, never half |
+//! | `kernels`, `kernels.json` | what domains boot from, see [`crate::driver::boots`] |
 //! | `boot` | the number of the last life: the next is greater, also when the clock was set back |
 
 use crate::driver::kept::Kept;

@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `STATE/boot/boot.SHA256` | a kernel or an initial RAM file system |
-//! | `STATE/boots.json` | what each domain boots from, so that it can be fetched again; written whole, never half |
+//! | `STATE/kernels/boot.SHA256` | a kernel or an initial RAM file system |
+//! | `STATE/kernels.json` | what each domain boots from, so that it can be fetched again; written whole, never half |
 //!
 //! Files are dropped by [`Boots::update`] alone: whoever fetched one shortly before has not lost it.
 
@@ -45,12 +45,12 @@ impl Boots {
             move |e| StateError::Io("use", path, e)
         };
         let state = std::fs::canonicalize(state).map_err(wrong(state))?;
-        let dir = state.join("boot");
+        let dir = state.join("kernels");
         std::fs::create_dir_all(&dir).map_err(wrong(&dir))?;
         // a hypervisor that does not run as root reads them
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&dir, open).map_err(wrong(&dir))?;
-        let path = state.join("boots.json");
+        let path = state.join("kernels.json");
         let boots = match std::fs::read(&path) {
             Ok(text) => {
                 serde_json::from_slice(&text).map_err(|e| StateError::Damaged(path, e.to_string()))?
@@ -134,6 +134,6 @@ impl Boots {
 
     fn keep(&self, boots: &BTreeMap<DomainName, Boot>) -> Result<(), String> {
         let text = serde_json::to_string(boots).map_err(|e| e.to_string())?;
-        write(&self.state, "boots.json", &text).map_err(|e| e.to_string())
+        write(&self.state, "kernels.json", &text).map_err(|e| e.to_string())
     }
 }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
-use xvm_bus::{Client, Publisher};
+use xvm_bus::{Client, Link, Publisher};
 use xvm_model::outbox::Addressee;
 use xvm_model::{
-    Boot, ClientName, Code, ConfigChange, ConfigCommand, ConfigName, Configs, DomainName, Envelope, Failure,
-    Grant, Mono, News, Order, Reply, Sender, ServerName, Topic, Wall,
+    Body, Boot, ClientName, Code, ConfigChange, ConfigCommand, ConfigName, Configs, DomainName, Envelope,
+    Failure, Grant, Mono, News, Order, Reply, Sender, ServerName, Topic, Wall,
 };
 
 /// How long a lease is waited for: the destination fetches what the domain boots from meanwhile. Less than
@@ -16,6 +16,8 @@ const BOUND: Duration = Duration::from_secs(55);
 /// imaged is taken to be down after so many of its heartbeats have not come, or this time when that is longer.
 const MISSED: u64 = 10;
 const SILENT_MS: u64 = 5_000;
+/// How long one that was not heard is waited for once it was called.
+const CALLED: Duration = Duration::from_secs(2);
 
 /// imaged as it was heard last.
 #[derive(Debug, Clone)]
@@ -41,10 +43,11 @@ pub struct Wish {
 }
 
 /// The agent as a client of imaged. Clones are one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Lender {
     me: ServerName,
     client: Client,
+    publisher: Publisher,
     imaged: watch::Sender<Option<Imaged>>,
 }
 
@@ -68,7 +71,7 @@ impl Lender {
     /// For the agent of `me`, which speaks through `publisher`.
     pub fn new(me: &ServerName, publisher: &Publisher) -> Self {
         let client = Client::with_bound(publisher.clone(), client_name(me), BOUND);
-        Lender { me: me.clone(), client, imaged: watch::channel(None).0 }
+        Lender { me: me.clone(), client, publisher: publisher.clone(), imaged: watch::channel(None).0 }
     }
 
     /// A heartbeat of imaged came. Messages of one that was started anew since then are not heard any more, see [`xvm_bus`].
@@ -97,7 +100,7 @@ impl Lender {
 
     async fn ask(&self, wish: &Wish) -> Result<Box<Grant>, Failure> {
         loop {
-            let imaged = self.present()?;
+            let imaged = self.present().await?;
             let (to, name) = (wish.to.clone(), wish.config.clone());
             let command = ConfigCommand::Lend { from: self.me.clone(), to, job: wish.job.clone() };
             let order = Order::Config { name, command };
@@ -111,14 +114,36 @@ impl Lender {
         }
     }
 
-    fn present(&self) -> Result<Imaged, Failure> {
+    /// imaged, which is called when it was not heard: this agent may just have joined.
+    async fn present(&self) -> Result<Imaged, Failure> {
+        if let Link::Down(why) = self.client.link() {
+            return Err(Failure::new(
+                Code::HostUnreachable,
+                format!("imaged cannot be asked for a lease: {why}"),
+            ));
+        }
+        if self.latest().is_err() {
+            let mut news = self.imaged.subscribe();
+            self.publisher.publish(Topic::RollCall, Body::RollCall);
+            drop(timeout(CALLED, news.wait_for(|heard| self.judge(heard.as_ref()).is_ok())).await);
+        }
+        self.latest()
+    }
+
+    fn latest(&self) -> Result<Imaged, Failure> {
+        let heard = self.imaged.borrow().clone();
+        self.judge(heard.as_ref())
+    }
+
+    /// Whether imaged, as it was heard last, is up.
+    fn judge(&self, imaged: Option<&Imaged>) -> Result<Imaged, Failure> {
         let down = |why: &str| Failure::new(Code::HostDown, format!("imaged, which lends its disk, {why}"));
-        let Some(imaged) = self.imaged.borrow().clone() else { return Err(down("was never heard")) };
+        let Some(imaged) = imaged else { return Err(down("was never heard")) };
         let silent = self.client.clock().mono().since(imaged.heard.1);
         if silent > SILENT_MS.max(MISSED * u64::from(imaged.interval_ms)) {
             return Err(down(&format!("is down on {}: not heard for {} s", imaged.name, silent / 1000)));
         }
-        Ok(imaged)
+        Ok(imaged.clone())
     }
 
     /// Whether another life than `old` is heard, within a few heartbeats.
