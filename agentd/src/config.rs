@@ -32,6 +32,9 @@ Files:
   STATE/settings.toml  what users set of this server (heartbeat, accepting, watchdog, policy)
   STATE/boot           the number of the agent's last life
   STATE/lock           held while the agent runs
+  STATE/help.json      rounds of help, and who was given away
+  STATE/kernels/       the kernels and initial RAM file systems that domains made from configs boot from, by their content
+  STATE/kernels.json   what each domain boots from
   STATE/sim/           the simulated domains
   STATE/sim/faults     what the simulated hypervisor does wrong, one `WORD [COUNT]` a line
 
@@ -78,7 +81,7 @@ pub struct Config {
 }
 
 /// What only libvirt takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Options for libvirt")]
 struct LibvirtArgs {
     /// How other servers' libvirt reaches this one for a migration; without it made of the host name
@@ -89,9 +92,37 @@ struct LibvirtArgs {
     #[arg(long, value_name = "FILE")]
     cpu_stat: Option<PathBuf>,
 
+    /// The bridge that the interfaces of domains join that are made from configs; a config with vlan 12 joins NAME.12. Without it such
+    /// domains have QEMU's own user network, which reaches out and is not reached
+    #[arg(long, value_name = "NAME", value_parser = bridge)]
+    bridge: Option<String>,
+
+    /// How QEMU runs domains that are made from configs; without it by KVM where the server has it
+    #[arg(long, value_name = "TYPE", value_enum)]
+    domain_type: Option<DomainType>,
+
     /// Domains run on these of the server's CPUs only (as 0-3,8): no others are shown or counted, and they are numbered from 0
     #[arg(long, value_name = "LIST", value_parser = CpuList::parse)]
     cpu_list: Option<CpuList>,
+}
+
+/// How QEMU runs a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DomainType {
+    /// Everything in software
+    Qemu,
+    /// With the processor's help
+    Kvm,
+}
+
+/// Reads the name of a bridge: with a VLAN's number behind it, it is still the name of an interface.
+fn bridge(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=10).contains(&text.len()) && text.chars().all(good) && !text.starts_with(['-', '.']) {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed are 1 to 10 letters, digits, '-', '_' and '.'".into())
+    }
 }
 
 /// What only the simulated hypervisor takes.
@@ -176,9 +207,10 @@ impl Config {
             "cannot use --domain and --fault with {}: they are for the simulated hypervisor",
             self.hypervisor
         );
-        let LibvirtArgs { migrate_uri, cpu_stat, cpu_list } = self.libvirt.clone();
+        let LibvirtArgs { migrate_uri, cpu_stat, cpu_list, bridge, domain_type } = self.libvirt.clone();
+        let kvm = domain_type.map(|t| t == DomainType::Kvm);
         let usual = LibvirtConfig::new(&self.hypervisor);
-        Ok(Libvirt::open(LibvirtConfig { migrate_uri, cpu_stat, cpu_list, ..usual }))
+        Ok(Libvirt::open(LibvirtConfig { migrate_uri, cpu_stat, cpu_list, bridge, kvm, ..usual }))
     }
 
     fn sim_config(&self, name: &ServerName, state: &State) -> anyhow::Result<SimConfig> {
@@ -190,8 +222,9 @@ impl Config {
             );
         }
         ensure!(
-            matches!(self.libvirt, LibvirtArgs { migrate_uri: None, cpu_stat: None, cpu_list: None }),
-            "cannot use --migrate-uri, --cpu-stat and --cpu-list with the simulated hypervisor: they are for libvirt"
+            self.libvirt == LibvirtArgs::default(),
+            "cannot use --migrate-uri, --cpu-stat, --cpu-list, --bridge and --domain-type with the simulated hypervisor: they are for \
+             libvirt"
         );
         Ok(SimConfig {
             cpus: sim.cpus,
@@ -221,9 +254,16 @@ mod tests {
             Config::try_parse_from(["agentd", "--name", "ferby", "--domain", "a,vcpus=2"]).expect("valid");
         assert_eq!(config.server().expect("given").as_str(), "ferby");
         assert!(!config.leaves_the_machine());
-        for bad in
-            [&["--name", "a b"][..], &["--cpus", "0"], &["--forwarder", ""], &["--domain", "a,x=1"], &["x"]]
-        {
+        for bad in [
+            &["--name", "a b"][..],
+            &["--cpus", "0"],
+            &["--forwarder", ""],
+            &["--domain", "a,x=1"],
+            &["x"],
+            &["--bridge", "a/b"],
+            &["--bridge", "12345678901"],
+            &["--domain-type", "xen"],
+        ] {
             let args = ["agentd"].iter().chain(bad).copied();
             assert!(Config::try_parse_from(args).is_err(), "{bad:?}");
         }
@@ -238,6 +278,8 @@ mod tests {
             (&["--listen", "0.0.0.0:0"][..], "--insecure"),
             (&["--cpu-stat", "/x"], "for libvirt"),
             (&["--cpu-list", "0-1"], "for libvirt"),
+            (&["--bridge", "br0"], "for libvirt"),
+            (&["--domain-type", "kvm"], "for libvirt"),
             (&["--hypervisor", "qemu"], "neither sim nor a libvirt URI"),
             (&["--hypervisor", "test:///default", "--domain", "a"], "for the simulated hypervisor"),
         ] {

@@ -19,17 +19,23 @@
 //! | [`kept`] | what is kept of help from life to life |
 //! | [`records`] | what the hypervisor said, newest first |
 //! | [`calls`] | the calls to the hypervisor |
+//! | [`lender`] | imaged, which lends a second lease for a migration |
+//! | [`boots`] | the files that domains boot from |
 
 pub mod agent;
+pub mod boots;
 pub mod calls;
 pub mod kept;
+pub mod lender;
 pub mod records;
 pub mod step;
 
 use crate::hypervisor::{HvEvent, Hypervisor};
 use crate::state::State;
 use agent::{Agent, Identity};
+use boots::Boots;
 use calls::Calls;
+use lender::Lender;
 use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 use step::{Effect, Input};
 use tokio::sync::mpsc;
@@ -38,7 +44,8 @@ use xvm_model::{Body, Receipts, Sender, ServerName, Topic};
 
 /// The topics that the agent of a server hears: whole ones, and `watchdog.` of all.
 pub fn subscriptions(name: &ServerName) -> Vec<String> {
-    vec![Topic::Control(name.clone()).to_string(), Topic::RollCall.to_string(), "watchdog.".to_owned()]
+    let own = [Topic::Control(name.clone()).to_string(), Topic::RollCall.to_string(), "watchdog.".to_owned()];
+    own.into_iter().chain(lender::subscriptions(name)).collect()
 }
 
 /// Why a driver ended by itself.
@@ -79,7 +86,8 @@ pub async fn run(
     let kept = state.kept()?;
     let mut agent = Agent::new(me, state.settings()?, kept, Receipts::new(publisher.boot()), clock.now());
     let mut events = hypervisor.events();
-    let (mut calls, mut ends) = Calls::new(hypervisor);
+    let lender = Lender::new(&name, &publisher);
+    let (mut calls, mut ends) = Calls::new(hypervisor, Boots::open(state.dir())?, lender.clone());
     let control = Topic::Control(name);
     tokio::pin!(shutdown);
 
@@ -117,6 +125,8 @@ pub async fn run(
                     inputs.push_back(Input::Link(link.is_up()));
                 }
                 Some(Incoming::Message { topic, envelope }) => match envelope.body {
+                    Body::Configs(ref configs) => lender.heard(&envelope, configs),
+                    Body::Reply(reply) => lender.deliver(&envelope.from, *reply),
                     Body::Command(command) if topic == control => inputs.push_back(Input::Command(command)),
                     Body::RollCall => inputs.push_back(Input::RollCall),
                     Body::Watchdog(say) => {

@@ -5,9 +5,12 @@
 //! take effect later, so its outcome is asked, never assumed.
 
 use async_trait::async_trait;
+use std::path::Path;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
-use xvm_model::{Code, Domain, DomainName, DomainSettings, Failure, HypervisorKind, Ratio, ServerMemory};
+use xvm_model::{
+    Code, Domain, DomainName, DomainSettings, Failure, Grant, HypervisorKind, Ratio, ServerMemory, Spec,
+};
 
 /// Why a hypervisor did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +120,15 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// One domain as it is now (its load may be that of the last [`Hypervisor::domains`]); `None` when it is not known.
     async fn domain(&self, name: &DomainName) -> HvResult<Option<Domain>>;
 
+    /// Whether it boots domains from files of the server, so that these must be there before [`Hypervisor::create`], and before a
+    /// migration brings one.
+    fn boots_files(&self) -> bool {
+        true
+    }
+
+    /// Makes a domain that is forgotten when it is off, and boots it; its settings are kept with it. `boot` is the directory with the
+    /// files that it boots from. Refused when it knows a domain of that name or identity.
+    async fn create(&self, spec: &Spec, boot: &Path) -> HvResult<()>;
     /// Boots a shut off domain.
     async fn start(&self, name: &DomainName) -> HvResult<()>;
     /// Stops the vCPUs.
@@ -132,10 +144,13 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Moves a running or paused domain to the hypervisor at `address`; returns when that has ended one way or the other, and keeps
     /// `progress` fresh meanwhile. After an error the caller asks both sides where the domain is.
+    ///
+    /// With a `grant` it uses the volumes there by those exports, and the grant is kept with it in place of the one that it has here.
     async fn migrate(
         &self,
         name: &DomainName,
         address: &str,
+        grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved>;
 

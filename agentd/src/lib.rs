@@ -6,12 +6,14 @@
 //! | [`sim`] | the embedded simulated hypervisor |
 //! | [`libvirt`] | Xen, QEMU and others through libvirt |
 //! | [`driver`] | one task that owns the state: inputs, a pure step, effects |
+//! | [`imports`] | the files that domains boot from |
 //! | [`config`] | flags |
 //! | [`state`] | what is kept on disk |
 
 pub mod config;
 pub mod driver;
 pub mod hypervisor;
+pub mod imports;
 pub mod libvirt;
 pub mod sim;
 pub mod state;

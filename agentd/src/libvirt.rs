@@ -9,8 +9,10 @@
 //! | `sample`, `fields`, `state` | domains as records: by the bulk call, or one by one |
 //! | `host` | the machine's load and memory |
 //! | `cpus` | which of its CPUs are shown |
-//! | `settings` | priority and pin, in libvirt's metadata |
+//! | `settings`, `xml` | what is kept with a domain, in libvirt's metadata |
+//! | `create` | domains that are made from a config |
 //! | `migrate` | live migration with progress and cancel |
+//! | `lent` | the definition of a domain with another lease |
 //! | `peer` | other hosts' libvirt |
 //! | `fault` | libvirt's errors in xvm's words |
 //! | `raw` | all unsafe code |
@@ -26,10 +28,12 @@
 //! ```
 
 mod cpus;
+mod create;
 mod drivers;
 mod fault;
 mod fields;
 mod host;
+mod lent;
 mod migrate;
 mod news;
 mod peer;
@@ -39,13 +43,14 @@ mod sample;
 mod settings;
 mod state;
 mod watch;
+mod xml;
 
 pub use cpus::CpuList;
 
 use crate::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
 use async_trait::async_trait;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -53,7 +58,7 @@ use std::{
 use tokio::sync::{mpsc, watch as cell};
 use uuid::Uuid;
 use virt::{domain::Domain as Handle, error::Error, sys};
-use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio};
+use xvm_model::{Domain, DomainName, DomainSettings, Grant, HypervisorKind, Ratio, Spec};
 
 /// How many events wait for a slow reader before names are merged.
 const EVENTS: usize = 1024;
@@ -70,6 +75,10 @@ pub struct LibvirtConfig {
     pub cpu_stat: Option<PathBuf>,
     /// The CPUs on which domains run, when they are not all; the records count them from 0.
     pub cpu_list: Option<CpuList>,
+    /// The bridge that the interfaces of new domains join; none: QEMU's own user network.
+    pub bridge: Option<String>,
+    /// Whether new QEMU domains use KVM; none: where the server has it.
+    pub kvm: Option<bool>,
     /// How long statistics are waited for.
     pub stats_limit: Duration,
     /// How long a command is waited for.
@@ -86,6 +95,8 @@ impl LibvirtConfig {
             migrate_uri: None,
             cpu_stat: None,
             cpu_list: None,
+            bridge: None,
+            kvm: None,
             stats_limit: Duration::from_secs(3),
             control_limit: Duration::from_secs(5),
             locate_limit: Duration::from_secs(3),
@@ -293,6 +304,13 @@ impl Hypervisor for Libvirt {
         self.single.call(&what, self.config.stats_limit, "", call).await
     }
 
+    async fn create(&self, spec: &Spec, boot: &Path) -> HvResult<()> {
+        let made = create::run(self.driver, &self.control, &self.config, spec, boot).await;
+        // it may have been here before, with another lease; libvirt's own word of it may come later than the next question
+        self.sampler.forget(spec.uuid);
+        made
+    }
+
     async fn start(&self, name: &DomainName) -> HvResult<()> {
         self.simple("start", name, state::OFF, Handle::create).await
     }
@@ -322,11 +340,12 @@ impl Hypervisor for Libvirt {
         &self,
         name: &DomainName,
         address: &str,
+        grant: Option<&Grant>,
         progress: cell::Sender<Progress>,
     ) -> HvResult<Moved> {
         peer::check(self.driver, address)?;
         let pools = (&self.moving, &self.looks);
-        migrate::run(self.driver, pools, &self.moves, name, address, &progress).await
+        migrate::run(self.driver, pools, &self.moves, name, (address, grant), &progress).await
     }
 
     async fn cancel_migration(&self, name: &DomainName) -> HvResult<()> {

@@ -11,6 +11,7 @@
 //! | `core`, `state` | all that changes, and the one way to change it |
 //! | `sample` | loads, counters, records |
 //! | `life` | start, pause, shutdown and the like |
+//! | `create` | domains that are made from a config |
 //! | `talk`, `wire` | what two of them say to each other, and how |
 //! | `migrate_out`, `migrate_in`, `ask` | the two sides of a migration, and how its outcome is found out |
 //! | [`faults`] | what goes wrong on request |
@@ -23,17 +24,18 @@
 
 use crate::hypervisor::{Host, HvEvent, HvResult, Hypervisor, Moved, Progress};
 use async_trait::async_trait;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
 };
 use uuid::Uuid;
-use xvm_model::{Domain, DomainName, DomainSettings, HypervisorKind, Ratio};
+use xvm_model::{Domain, DomainName, DomainSettings, Grant, HypervisorKind, Ratio, Spec};
 
 mod ask;
 pub mod config;
 mod core;
+mod create;
 pub mod demand;
 pub mod faults;
 mod life;
@@ -134,6 +136,15 @@ impl Hypervisor for Sim {
         Ok(self.core.domain(name))
     }
 
+    fn boots_files(&self) -> bool {
+        false
+    }
+
+    async fn create(&self, spec: &Spec, _: &Path) -> HvResult<()> {
+        self.core.ready().await?;
+        self.core.create(spec)
+    }
+
     async fn start(&self, name: &DomainName) -> HvResult<()> {
         self.core.ready().await?;
         self.core.boot(name)
@@ -168,10 +179,11 @@ impl Hypervisor for Sim {
         &self,
         name: &DomainName,
         address: &str,
+        grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved> {
         self.core.ready().await?;
-        let out = migrate_out::Out::begin(&self.core, name, address, progress)?;
+        let out = migrate_out::Out::begin(&self.core, name, address, grant, progress)?;
         let (done, outcome) = oneshot::channel();
         // nobody may wait any more; then the outcome is asked
         self.core.spawn(async move { drop(done.send(out.run().await)) });

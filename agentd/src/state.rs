@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `settings.toml` | what users set of the server |
 //! | `help.json` | rounds of help, who was given away, the server's own job |
+//! | `kernels`, `kernels.json` | what domains boot from, see [`crate::driver::boots`] |
 
 use crate::driver::kept::Kept;
 use std::path::Path;

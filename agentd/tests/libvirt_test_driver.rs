@@ -97,7 +97,9 @@ async fn what_it_cannot_do_it_says() {
     let (small, uuid) = (name("cannot"), Uuid::nil());
     let (progress, _seen) = watch::channel(Progress::default());
     let unsupported = |e: HvError| matches!(e, HvError::NotSupported(_));
-    assert!(unsupported(hv.migrate(&small, "test:///default", progress).await.expect_err("no migration")));
+    assert!(unsupported(
+        hv.migrate(&small, "test:///default", None, progress).await.expect_err("no migration")
+    ));
     assert!(unsupported(hv.cancel_migration(&small).await.expect_err("no migration")));
     assert!(unsupported(hv.locate("test:///default", &small, uuid).await.expect_err("no migration")));
     assert!(unsupported(hv.load(&small, Ratio::ONE, 1).await.expect_err("no guestd")));

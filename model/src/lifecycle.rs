@@ -7,12 +7,13 @@
 //!      ▲   shutdown (job), destroy    destroy   │
 //!      └───────────────────┴────────────────────┘
 //!   running, paused ── migrate (job) ──▶ incoming on the other server ──▶ running, paused there
+//!   (not known) ── create (job) ──▶ running; made from a config, it is not known any more when it is off
 //! ```
 //!
 //! While a job runs only `cancel` and `destroy` are taken, and `destroy` not during a migration: a hypervisor that is told to stop a
 //! domain in mid-migration may lose the order, or answer much later.
 
-use crate::{DomainCommand, DomainState, DomainWord, Failure, Job, JobKind};
+use crate::{Code, DomainCommand, DomainState, DomainWord, Failure, Job, JobKind};
 
 /// What a command needs: the states, and the word for what it does in them.
 fn states(word: DomainWord) -> &'static [DomainState] {
@@ -22,7 +23,8 @@ fn states(word: DomainWord) -> &'static [DomainState] {
         DomainWord::Pause | DomainWord::Reboot | DomainWord::Shutdown | DomainWord::Load => &[Running],
         DomainWord::Unpause => &[Paused],
         DomainWord::Destroy | DomainWord::Fence | DomainWord::Migrate => &[Running, Paused],
-        DomainWord::Create => &[Shutoff, Crashed],
+        // a domain that is there already is never created, see `check`
+        DomainWord::Create => &[],
         DomainWord::Prepare
         | DomainWord::Cancel
         | DomainWord::Priority
@@ -41,6 +43,13 @@ pub fn check(
 ) -> Result<(), Failure> {
     let word = command.word();
     match (word, job) {
+        (DomainWord::Create, job) => {
+            let job = job.map(|job| format!(", and its {} runs", job.kind)).unwrap_or_default();
+            let why = format!("cannot create {name}: there is a domain of that name, which is {state}{job}");
+            return Err(Failure::new(Code::Exists, why));
+        }
+        // that it comes changes nothing of what is here
+        (DomainWord::Prepare, _) => return Ok(()),
         (DomainWord::Cancel, None) => {
             return Err(Failure::busy(format!("cannot cancel {name}: no job runs")));
         }
@@ -122,6 +131,22 @@ mod tests {
         assert_eq!(words(DomainState::Paused), "unpause destroy migrate priority pin with apart");
         assert_eq!(words(DomainState::Shutoff), "start priority pin with apart");
         assert_eq!(words(DomainState::Incoming), "");
+    }
+
+    #[test]
+    fn what_is_there_is_not_created_again() {
+        let spec = r#"{"name":"small-1","uuid":"00000000-0000-0000-0000-000000000007","memory":65536,"vcpus":1,"type":"auto",
+            "grant":{"config":"small-1","server":"ferby","epoch":1,"host":"h","port":1,"disks":[]},"settings":{"priority":50}}"#;
+        let spec = serde_json::from_str(spec).expect("a spec");
+        let create = DomainCommand::Create { spec };
+        for state in [DomainState::Running, DomainState::Shutoff] {
+            let e = check("small-1", &create, state, None).expect_err("there");
+            let text = format!("cannot create small-1: there is a domain of that name, which is {state}");
+            assert_eq!((e.code, e.text), (Code::Exists, text));
+        }
+        let starts = job(JobKind::Start, "fetch");
+        let e = check("small-1", &create, DomainState::Shutoff, Some(&starts)).expect_err("it starts");
+        assert!(e.text.ends_with("which is shutoff, and its start runs"), "{}", e.text);
     }
 
     #[test]

@@ -158,14 +158,22 @@ impl Spec {
         {
             return Err(format!("{} vCPUs and {} KiB of memory are not allowed", self.vcpus, self.memory));
         }
-        self.grant.check()?;
-        match &self.boot {
-            Some(boot) if !host_like(&boot.host) || boot.cmdline.contains(|c: char| c.is_control()) => {
-                Err("it does not say where its kernel is".into())
-            }
-            Some(boot) => boot.blobs().try_for_each(Blob::check),
-            None => Ok(()),
+        if self.vlan.is_some_and(|v| !crate::config::VLANS.contains(&v)) {
+            return Err("a VLAN's number is 1 to 4094".into());
         }
+        self.grant.check()?;
+        self.boot.as_ref().map_or(Ok(()), Boot::check)
+    }
+}
+
+impl Boot {
+    /// Values from the bus.
+    pub fn check(&self) -> Result<(), String> {
+        let told = host_like(&self.host) && self.port != 0;
+        if !told || self.cmdline.contains(|c: char| c.is_control()) || self.cmdline.len() > 4096 {
+            return Err("it does not say where its kernel is".into());
+        }
+        self.blobs().try_for_each(Blob::check)
     }
 }
 

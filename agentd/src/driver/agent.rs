@@ -8,9 +8,11 @@
 //!             └ a known id: the same answer again, with fresh news
 //!
 //!   start     begin ── call ends ─▶ ask the domain ─▶ outcome
+//!   create    fetch (what it boots from) ─▶ begin ─▶ as start
 //!   reboot    begin ── call ends ─▶ outcome
 //!   shutdown  wait  ── asked every 3 s ─▶ it is off: done | 120 s: failed | cancel
-//!   migrate   begin ─▶ copy ─▶ switch ─▶ ask (both hypervisors) ─▶ departed | failed
+//!   migrate   lease (made from a config: imaged lends it to the destination too) ─▶ begin
+//!                 ─▶ copy ─▶ switch ─▶ ask (both hypervisors) ─▶ departed | failed
 //! ```
 //!
 //! | file | what |
@@ -18,6 +20,9 @@
 //! | `commands` | orders: once, checked, answered |
 //! | `shorts` | commands that end within 4 s |
 //! | `jobs` | commands that go on |
+//! | `create` | domains that are made from a config |
+//! | `prepare` | what domains boot from: for one that is about to come, and for all |
+//! | `lease` | a second lease for a migration |
 //! | `migration` | where a domain is after its migration: both hypervisors are asked |
 //! | `beat` | samples, heartbeats, whether the hypervisor is heard |
 //! | `settings` | what users set of the server |
@@ -26,10 +31,13 @@
 
 mod beat;
 mod commands;
+mod create;
 mod departed;
 mod help;
 mod jobs;
+mod lease;
 mod migration;
+mod prepare;
 mod settings;
 mod shorts;
 #[cfg(test)]
@@ -108,6 +116,8 @@ pub struct Agent {
     asking: BTreeMap<DomainName, Asking>,
     /// Who left.
     departed: departed::List,
+    /// Domains that are about to come, and the order to look after what they boot from.
+    prepare: prepare::State,
     /// Which orders were seen, and how they were answered.
     receipts: Receipts,
     /// The last number given to a query or an operation.
@@ -141,6 +151,7 @@ impl Agent {
             works: BTreeMap::new(),
             asking: BTreeMap::new(),
             departed: departed::List::default(),
+            prepare: prepare::State::default(),
             receipts,
             ids: 0,
             now,
@@ -169,12 +180,15 @@ impl Agent {
             Input::Located { query, name, result } => self.located(query, &name, result),
             Input::Finished { op, name, result } => self.finished(op, &name, result),
             Input::Progress { op, name, progress } => self.progressed(op, &name, progress),
+            Input::Lent { op, name, result } => self.lent(op, &name, result),
+            Input::Updated(result) => self.updated(result),
             Input::Saved(result) => self.saved(result),
             Input::Tick => {}
         }
         self.beat_timers();
         self.short_timers();
         self.job_timers();
+        self.prepare_timers();
         self.help_timers();
         self.departed.expire(now.mono);
         self.keep_changes();
@@ -187,7 +201,10 @@ impl Agent {
             let short = w.short.as_ref().and_then(shorts::Short::wake);
             short.into_iter().chain(w.job.as_ref().and_then(jobs::Running::wake))
         });
-        works.chain(self.departed.wake()).fold(self.beat.wake().min(self.help.wake()), Mono::min)
+        works
+            .chain(self.departed.wake())
+            .chain(self.prepare.wake())
+            .fold(self.beat.wake().min(self.help.wake()), Mono::min)
     }
 
     /// The numbers of queries and operations that start from now on are greater than this.
@@ -265,6 +282,8 @@ impl Agent {
         let job = self.works.get(name).and_then(|w| w.job.as_ref()).and_then(jobs::Running::op);
         if job == Some(op) {
             self.job_finished(name, result);
+        } else if self.prepare.is(op) {
+            self.prepared(op, name, result.map(|_| ()));
         } else {
             self.short_finished(op, name, result.map(|_| ()));
         }

@@ -1,12 +1,14 @@
-//! The calls to the hypervisor: each in a task of its own, its end sent back as an input. Their number is bounded by the step, see
-//! [`super::agent`].
+//! The calls to the hypervisor, and what else takes time: each in a task of its own, its end sent back as an input. Their number is
+//! bounded by the step, see [`super::agent`].
 
+use super::boots::Boots;
+use super::lender::{Lender, Wish};
 use super::step::{Effect, Id, Input, Op};
-use crate::hypervisor::{HvResult, Hypervisor, Moved, Progress};
-use std::{sync::Arc, time::Duration};
+use crate::hypervisor::{HvError, HvResult, Hypervisor, Moved, Progress};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
 };
 use xvm_model::DomainName;
 
@@ -18,23 +20,53 @@ const PROGRESS: Duration = Duration::from_millis(100);
 /// The calls that are under way. Dropping it gives them up.
 pub struct Calls {
     hypervisor: Arc<dyn Hypervisor>,
+    boots: Arc<Boots>,
+    lender: Lender,
+    /// Leases that are asked for.
+    lends: HashMap<Id, AbortHandle>,
     tasks: JoinSet<()>,
     ends: mpsc::Sender<Input>,
 }
 
 impl Calls {
     /// None yet; their ends come out of the receiver.
-    pub fn new(hypervisor: Arc<dyn Hypervisor>) -> (Self, mpsc::Receiver<Input>) {
+    pub fn new(
+        hypervisor: Arc<dyn Hypervisor>,
+        boots: Boots,
+        lender: Lender,
+    ) -> (Self, mpsc::Receiver<Input>) {
         let (ends, receiver) = mpsc::channel(ENDS);
-        (Calls { hypervisor, tasks: JoinSet::new(), ends }, receiver)
+        let (boots, tasks) = (Arc::new(boots), JoinSet::new());
+        (Calls { hypervisor, boots, lender, lends: HashMap::new(), tasks, ends }, receiver)
     }
 
     /// Begins the call that an effect wants; effects that are no calls are not for here.
     pub fn begin(&mut self, effect: Effect) {
         let (hv, ends) = (self.hypervisor.clone(), self.ends.clone());
-        self.tasks.spawn(async move {
+        let (boots, lender) = (self.boots.clone(), self.lender.clone());
+        self.lends.retain(|_, task| !task.is_finished());
+        let lends = match &effect {
+            Effect::Unlend { op } => {
+                if let Some(task) = self.lends.remove(op) {
+                    task.abort();
+                }
+                return;
+            }
+            Effect::Lend { op, .. } => Some(*op),
+            _ => None,
+        };
+        let task = self.tasks.spawn(async move {
             let end = match effect {
-                Effect::Publish(..) | Effect::Save(_) | Effect::Keep(_) => return,
+                Effect::Publish(..) | Effect::Save(_) | Effect::Keep(_) | Effect::Unlend { .. } => return,
+                Effect::Lend { op, name, config, to, job } => {
+                    let wish = Wish { name: name.clone(), config, to, job };
+                    let result = lender.lend(wish).await;
+                    Input::Lent { op, name, result }
+                }
+                Effect::Update { here } => {
+                    let none = || Ok("this hypervisor boots from no files: nothing to do".to_owned());
+                    Input::Updated(if hv.boots_files() { boots.update(&here).await } else { none() })
+                }
                 Effect::Sample { query } => {
                     let (host, domains) = tokio::join!(hv.host(), hv.domains());
                     Input::Sampled { query, host, domains }
@@ -49,7 +81,7 @@ impl Calls {
                 }
                 Effect::Begin { op, name, what } => {
                     tracing::info!(%name, ?what, "begin");
-                    let result = operate(&*hv, op, &name, what, &ends).await;
+                    let result = operate((&*hv, &boots), op, &name, what, &ends).await;
                     if let Err(error) = &result {
                         tracing::info!(%name, %error, "ended");
                     }
@@ -59,6 +91,9 @@ impl Calls {
             // an error means that the driver has ended
             drop(ends.send(end).await);
         });
+        if let Some(op) = lends {
+            self.lends.insert(op, task);
+        }
     }
 
     /// Forgets the calls that have ended; the error is a call that panicked.
@@ -83,13 +118,16 @@ fn panicked(error: JoinError) -> Result<(), String> {
 }
 
 async fn operate(
-    hv: &dyn Hypervisor,
+    (hv, boots): (&dyn Hypervisor, &Boots),
     op: Id,
     name: &DomainName,
     what: Op,
     ends: &mpsc::Sender<Input>,
 ) -> HvResult<Option<Moved>> {
     match what {
+        Op::Fetch(_) if !hv.boots_files() => Ok(()),
+        Op::Fetch(boot) => boots.fetch(name, &boot).await.map_err(HvError::Refused),
+        Op::Create(spec) => hv.create(&spec, boots.dir()).await,
         Op::Start => hv.start(name).await,
         Op::Pause => hv.pause(name).await,
         Op::Unpause => hv.unpause(name).await,
@@ -99,10 +137,10 @@ async fn operate(
         Op::CancelMigration => hv.cancel_migration(name).await,
         Op::Load { share, seconds } => hv.load(name, share, seconds).await,
         Op::Set(settings) => hv.set(name, &settings).await,
-        Op::Migrate { address } => {
+        Op::Migrate { address, grant } => {
             let (progress, watched) = watch::channel(Progress::default());
             return tokio::select! {
-                moved = hv.migrate(name, &address, progress) => moved.map(Some),
+                moved = hv.migrate(name, &address, grant.as_deref(), progress) => moved.map(Some),
                 never = tell(op, name, watched, ends) => match never {},
             };
         }

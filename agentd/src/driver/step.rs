@@ -15,8 +15,10 @@ use super::kept::Kept;
 use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress};
 use uuid::Uuid;
 use xvm_model::negotiation::Say;
+use xvm_model::spec::Boot;
 use xvm_model::{
-    Body, Command, Domain, DomainName, DomainSettings, Ratio, ServerName, ServerSettings, Topic,
+    Body, Command, ConfigName, Domain, DomainName, DomainSettings, Failure, Grant, Ratio, ServerName,
+    ServerSettings, Spec, Topic,
 };
 
 /// The number of a query or an operation; greater means started later.
@@ -26,6 +28,10 @@ pub struct Id(pub u64);
 /// A change of a domain that a hypervisor is told to make; its end comes as [`Input::Finished`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
+    /// The files that the domain boots from are fetched, where its hypervisor needs any.
+    Fetch(Box<Boot>),
+    /// See [`crate::hypervisor::Hypervisor::create`].
+    Create(Box<Spec>),
     /// See [`crate::hypervisor::Hypervisor::start`].
     Start,
     /// See [`crate::hypervisor::Hypervisor::pause`].
@@ -42,6 +48,8 @@ pub enum Op {
     Migrate {
         /// Where the other hypervisor is.
         address: Box<str>,
+        /// The lease that the domain has there.
+        grant: Option<Box<Grant>>,
     },
     /// See [`crate::hypervisor::Hypervisor::cancel_migration`].
     CancelMigration,
@@ -119,6 +127,17 @@ pub enum Input {
         /// How far it is.
         progress: Progress,
     },
+    /// The answer to [`Effect::Lend`].
+    Lent {
+        /// Which request.
+        op: Id,
+        /// The domain it is for.
+        name: DomainName,
+        /// The lease for the destination, or why there is none.
+        result: Result<Box<Grant>, Failure>,
+    },
+    /// The answer to [`Effect::Update`]: a sentence.
+    Updated(Result<String, String>),
     /// The answer to [`Effect::Save`].
     Saved(Result<(), String>),
     /// Time passed.
@@ -161,6 +180,29 @@ pub enum Effect {
     Sample {
         /// The query's number.
         query: Id,
+    },
+    /// Ask imaged for a second lease: a migration is about to begin.
+    Lend {
+        /// The request's number.
+        op: Id,
+        /// Which domain.
+        name: DomainName,
+        /// Whose volumes it uses.
+        config: ConfigName,
+        /// Where it is to go.
+        to: ServerName,
+        /// The migration's id.
+        job: Box<str>,
+    },
+    /// The answer to that is not wanted any more: it is not asked for again.
+    Unlend {
+        /// The request's number.
+        op: Id,
+    },
+    /// Look after the files that domains boot from: drop those that none of these domains needs, fetch what lacks.
+    Update {
+        /// The domains that are here.
+        here: Vec<DomainName>,
     },
     /// Keep these settings on disk, and say whether that went well.
     Save(ServerSettings),

@@ -2,7 +2,7 @@
 //! [`super::sample`] reads one form only.
 
 use super::raw::{self, Field, Fields, Record};
-use super::settings::attribute;
+use super::xml::attribute;
 use virt::{connect::Connect, domain::Domain, error::Error, sys};
 
 /// The names of a domain's disks and interfaces, from its live definition.

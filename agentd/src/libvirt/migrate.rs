@@ -13,7 +13,7 @@
 //! time of the copy. The pause begins at the hypervisor's own limit (300 ms) and doubles, so that a migration ends at the latest as
 //! one of a paused domain would; who does not want that cancels.
 
-use super::{drivers::Driver, fault, pool::Pool, raw::Fields, raw::num};
+use super::{drivers::Driver, fault, lent, pool::Pool, raw::Fields, raw::num};
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use virt::{
     error::Error,
     sys,
 };
-use xvm_model::DomainName;
+use xvm_model::{DomainName, Grant};
 
 /// Between two looks at the job.
 const LOOK: Duration = Duration::from_millis(200);
@@ -104,13 +104,14 @@ pub async fn run(
     (long, short): (&Pool, &Pool),
     moves: &Arc<Moves>,
     name: &DomainName,
-    address: &str,
+    (address, grant): (&str, Option<&Grant>),
     progress: &watch::Sender<Progress>,
 ) -> HvResult<Moved> {
     let this = moves.begin(name)?;
     let (start, late) = (Instant::now(), format!("outcome unknown, `virsh domstate {name}` tells"));
     let (tell, told) = oneshot::channel();
-    let job = Job { name: name.clone(), address: address.to_owned(), moves: moves.clone(), driver };
+    let (address, grant) = (address.to_owned(), grant.cloned());
+    let job = Job { name: name.clone(), address, grant, moves: moves.clone(), driver };
     // its own bound is below, by signs of life
     let what = format!("migrate {name}");
     let moving = long.call(&what, Duration::MAX, &late, move |seat| job.run(seat.conn()?, tell));
@@ -241,6 +242,8 @@ pub fn abort(conn: &Connect, name: &DomainName) -> HvResult<()> {
 struct Job {
     name: DomainName,
     address: String,
+    /// The lease that it has there.
+    grant: Option<Grant>,
     moves: Arc<Moves>,
     driver: &'static Driver,
 }
@@ -250,6 +253,7 @@ impl Job {
         let wrong = |e: Error| self.wrong(&e);
         let domain = find(conn, &self.name)?;
         let uuid = domain.uuid().map_err(wrong)?;
+        let mut parameters = MigrateParameters::default();
         let (done, waits) = oneshot::channel();
         {
             let mut waiting = self.moves.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -264,12 +268,22 @@ impl Job {
         }
         if domain.is_persistent().map_err(wrong)? {
             flags |= sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+            parameters.persist_xml = self.relet(&domain, sys::VIR_DOMAIN_XML_INACTIVE)?;
         }
-        let moved = domain.migrate_to_uri3(Some(&self.address), MigrateParameters::default(), flags);
+        parameters.dest_xml = self.relet(&domain, 0)?;
+        let moved = domain.migrate_to_uri3(Some(&self.address), parameters, flags);
         if moved.is_err() {
             self.moves.done.lock().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
         }
         moved.map_err(wrong)
+    }
+
+    /// The domain's definition with the lease that it has there.
+    fn relet(&self, domain: &Domain, which: sys::virDomainXMLFlags) -> HvResult<Option<String>> {
+        let Some(grant) = &self.grant else { return Ok(None) };
+        let flags = which | sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE;
+        let xml = domain.xml_desc(flags).map_err(|e| self.wrong(&e))?;
+        lent::relet(&xml, grant).map(Some).map_err(|why| HvError::Refused(format!("its definition: {why}")))
     }
 
     /// Trouble with the other host is told as such. Whether the outcome is known is another matter: when the connection between the

@@ -2,11 +2,14 @@
 //!
 //! ```xml
 //! <xvm:domain xmlns:xvm="urn:xvm:domain:1" priority="70" pin="ferby gerby" with="web" apart="db"
-//!             from="herby" at="1763846400000" round="herby.1763846000000.3" why="overload"/>
+//!             from="herby" at="1763846400000" round="herby.1763846000000.3" why="overload"
+//!             config="small-1" server="ferby" epoch="3" host="10.0.0.9" port="10809" disks="vda:disk:2147483648 vdb:swap:134217728"/>
 //! ```
 //!
-//! An attribute that is not there is the default.
+//! An attribute that is not there is the default. The last line is the lease of a domain that was made from a config; the exports' names
+//! follow from it.
 
+use super::xml::{attribute, unescape};
 use super::{fault, raw};
 use crate::hypervisor::HvResult;
 use std::fmt::Write as _;
@@ -15,14 +18,29 @@ use virt::{
     error::{Error, ErrorNumber},
     sys,
 };
-use xvm_model::{Came, DomainName, DomainSettings, Pin, ServerName, Wall, command::parse_groups};
+use xvm_model::config::render::escape;
+use xvm_model::spec::{GrantDisk, export_name};
+use xvm_model::{
+    Came, ConfigName, DomainName, DomainSettings, Grant, Pin, ServerName, Wall, command::parse_groups,
+};
 
-const NAMESPACE: &str = "urn:xvm:domain:1";
+/// Tells xvm's element from others'.
+pub const NAMESPACE: &str = "urn:xvm:domain:1";
 const PREFIX: &str = "xvm";
 const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
 
+/// The element as libvirt's call for metadata takes it, which adds prefix and namespace.
 fn render(settings: &DomainSettings) -> String {
-    let mut out = format!("<domain priority=\"{}\"", settings.priority);
+    format!("<domain{}/>", attributes(settings))
+}
+
+/// The element as it is within a definition.
+pub fn element(settings: &DomainSettings) -> String {
+    format!("<{PREFIX}:domain xmlns:{PREFIX}=\"{NAMESPACE}\"{}/>", attributes(settings))
+}
+
+fn attributes(settings: &DomainSettings) -> String {
+    let mut out = format!(" priority=\"{}\"", settings.priority);
     let mut put = |name: &str, value: &str| {
         write!(out, " {name}=\"{}\"", escape(value)).expect("a String takes all");
     };
@@ -45,12 +63,20 @@ fn render(settings: &DomainSettings) -> String {
             put("helped", &helped.0.to_string());
         }
     }
-    out.push_str("/>");
+    if let Some(grant) = &settings.grant {
+        put("config", grant.config.as_str());
+        put("server", grant.server.as_str());
+        put("epoch", &grant.epoch.to_string());
+        put("host", &grant.host);
+        put("port", &grant.port.to_string());
+        let disk = |d: &GrantDisk| format!("{}:{}:{}", d.target, d.volume, d.size);
+        put("disks", &grant.disks.iter().map(disk).collect::<Vec<_>>().join(" "));
+    }
     out
 }
 
 /// What cannot be read is as if nobody had chosen it.
-fn parse(xml: &str) -> DomainSettings {
+pub fn parse(xml: &str) -> DomainSettings {
     let mut settings = DomainSettings::default();
     if let Some(priority) = attribute(xml, "priority").and_then(|p| p.parse().ok()).filter(|p| *p <= 100) {
         settings.priority = priority;
@@ -62,7 +88,26 @@ fn parse(xml: &str) -> DomainSettings {
     let groups = |name| attribute(xml, name).and_then(|text| parse_groups(text).ok()).unwrap_or_default();
     (settings.with, settings.apart) = (groups("with"), groups("apart"));
     settings.came = came(xml).map(Box::new);
+    settings.grant = grant(xml).map(Box::new);
     settings
+}
+
+/// A lease that does not read whole is none: the domain then moves no more, and imaged knows better.
+fn grant(xml: &str) -> Option<Grant> {
+    let config = ConfigName::parse(attribute(xml, "config")?).ok()?;
+    let server = ServerName::parse(attribute(xml, "server")?).ok()?;
+    let epoch = attribute(xml, "epoch")?.parse().ok()?;
+    let disk = |text: &str| {
+        let mut parts = text.splitn(3, ':');
+        let (target, volume) = (parts.next()?, parts.next()?);
+        let export = export_name(&config, &server, epoch, volume);
+        let size = parts.next()?.parse().ok()?;
+        Some(GrantDisk { target: target.into(), volume: volume.into(), export, size })
+    };
+    let disks = attribute(xml, "disks")?.split(' ').map(disk).collect::<Option<Vec<_>>>()?;
+    let (host, port) = (unescape(attribute(xml, "host")?).into(), attribute(xml, "port")?.parse().ok()?);
+    let grant = Grant { config, server, epoch, host, port, disks };
+    grant.check().is_ok().then_some(grant)
 }
 
 fn came(xml: &str) -> Option<Came> {
@@ -73,31 +118,6 @@ fn came(xml: &str) -> Option<Came> {
         why: unescape(attribute(xml, "why").unwrap_or_default()).into(),
         helped: attribute(xml, "helped").and_then(|h| h.parse().ok()).map(Wall),
     })
-}
-
-const ESCAPES: [(&str, &str); 5] =
-    [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&apos;")];
-
-/// Text as an attribute's value.
-fn escape(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    ESCAPES.iter().fold(plain, |text, (plain, escaped)| text.replace(plain, escaped))
-}
-
-/// The text of an attribute's value.
-fn unescape(value: &str) -> String {
-    ESCAPES.iter().rev().fold(value.to_owned(), |text, (plain, escaped)| text.replace(escaped, plain))
-}
-
-/// The value of an attribute of a single element; libvirt writes either kind of quote.
-pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    for quote in ['\'', '"'] {
-        if let Some(at) = xml.find(&format!(" {name}={quote}")) {
-            let rest = &xml[at + name.len() + 3..];
-            return rest.split(quote).next();
-        }
-    }
-    None
 }
 
 /// Reads a domain's settings. None at all is the default.
@@ -140,9 +160,27 @@ mod tests {
         let (round, helped) = (Some("herby.1.2".into()), Some(Wall(5)));
         let came = Some(Box::new(Came { from, at: Wall(7), round, why, helped }));
         let (with, apart) = (groups("web db"), groups("x"));
-        let all = DomainSettings { priority: 70, pin, with, apart, came, grant: None };
-        for settings in [DomainSettings::default(), all] {
+        let config = ConfigName::parse("small-1").expect("name");
+        let server = ServerName::parse("ferby.x").expect("name");
+        let disk = |target: &str, volume: &str| {
+            let export = export_name(&config, &server, 3, volume);
+            GrantDisk { target: target.into(), volume: volume.into(), export, size: 1 << 31 }
+        };
+        let disks = vec![disk("vda", "disk"), disk("vdb", "swap")];
+        let (config, server) = (config.clone(), server.clone());
+        let grant = Grant { config, server, epoch: 3, host: "fd00::9".into(), port: 10809, disks };
+        let old = DomainSettings { priority: 70, pin, with, apart, came, grant: None };
+        let all = DomainSettings { grant: Some(Box::new(grant)), ..old.clone() };
+        for settings in [DomainSettings::default(), old, all.clone()] {
             assert_eq!(parse(&render(&settings)), settings);
+            assert_eq!(parse(&element(&settings)), settings);
+        }
+        // half a lease is none, and the rest stays
+        for (part, other) in
+            [(" port=", " prt="), ("vdb:swap:", "vdb:"), ("\"vda:", "\"sda:"), ("epoch=\"3", "epoch=\"x")]
+        {
+            let half = parse(&render(&all).replace(part, other));
+            assert_eq!((half.grant, half.priority), (None, 70), "{part}");
         }
         let foreign = parse("<xvm:domain xmlns:xvm='urn:xvm:domain:1' priority='700' pin='a/b'/>");
         assert_eq!(foreign, DomainSettings::default());

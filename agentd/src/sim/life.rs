@@ -18,11 +18,19 @@ fn need(name: &DomainName, record: &Record, allowed: &[DomainState]) -> HvResult
     Err(HvError::WrongState(format!("{name} is {}; it must be {}", record.state, words.join(" or "))))
 }
 
-fn off(record: &mut Record, why: &str) {
+/// It is off; one that was made from a config is gone.
+fn off(st: &mut State, name: &DomainName, why: &str) -> HvResult<()> {
+    let record = st.free_record(name)?;
+    if record.transient {
+        st.kept.domains.remove(name);
+        st.sample.forget(name);
+        return Ok(());
+    }
     record.state = DomainState::Shutoff;
     record.reason = Some(why.into());
     record.off_at = None;
     record.busy = None;
+    Ok(())
 }
 
 impl Core {
@@ -103,8 +111,7 @@ impl Core {
                 if r.off_at != Some(at) {
                     return Err(HvError::Cancelled);
                 }
-                off(r, "shut down");
-                Ok(())
+                off(st, &name, "shut down")
             });
             if let Err(e) = done {
                 tracing::debug!("{name} does not power off: {e}");
@@ -124,10 +131,7 @@ impl Core {
 
     /// Pulls the plug.
     pub fn destroy(&self, name: &DomainName) -> HvResult<()> {
-        self.alter(name, &[DomainState::Running, DomainState::Paused], |st| {
-            off(st.free_record(name)?, "destroyed");
-            Ok(())
-        })
+        self.alter(name, &[DomainState::Running, DomainState::Paused], |st| off(st, name, "destroyed"))
     }
 
     /// Makes the guest want `share` of each vCPU for so many seconds.

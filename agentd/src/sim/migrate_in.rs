@@ -226,6 +226,7 @@ fn arriving(p: &Prepare) -> Record {
         busy: None,
         off_at: None,
         handover: None,
+        transient: p.transient,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::Notify, sync::watch, time::Instant};
 use uuid::Uuid;
-use xvm_model::{DomainName, DomainState};
+use xvm_model::{DomainName, DomainState, Grant};
 
 /// One migration.
 pub struct Out {
@@ -34,6 +34,8 @@ pub struct Out {
     name: DomainName,
     /// Where it goes, `host:port`.
     address: String,
+    /// The lease that it has there.
+    grant: Option<Grant>,
     /// The migration's own name, also for questions about it.
     session: Uuid,
     /// Woken when a user cancels.
@@ -64,6 +66,7 @@ impl Out {
         core: &Arc<Core>,
         name: &DomainName,
         address: &str,
+        grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Out> {
         let (session, cancel) = (Uuid::new_v4(), Arc::new(Notify::new()));
@@ -77,7 +80,9 @@ impl Out {
         }
         let leaving = Leaving { session, stopped: false, cancelled: false, cancel: cancel.clone() };
         st.leaving.insert(name.clone(), leaving);
-        Ok(Out { core: core.clone(), name: name.clone(), address: address.into(), session, cancel, progress })
+        let (core, name, address) = (core.clone(), name.clone(), address.to_owned());
+        drop(st);
+        Ok(Out { core, name, address, grant: grant.cloned(), session, cancel, progress })
     }
 
     /// Moves the domain; returns when it is known where it is.
@@ -137,7 +142,11 @@ impl Out {
     async fn prepare(&self) -> HvResult<(Wire, Uuid)> {
         let prepare = {
             let st = self.core.state();
-            Prepare::new(self.session, st.kept.host, &self.name, st.record(&self.name)?)
+            let mut prepare = Prepare::new(self.session, st.kept.host, &self.name, st.record(&self.name)?);
+            if let Some(grant) = &self.grant {
+                prepare.settings.grant = Some(Box::new(grant.clone()));
+            }
+            prepare
         };
         let unreachable =
             |e: io::Error| HvError::Unreachable(format!("{} cannot be reached: {e}", self.address));

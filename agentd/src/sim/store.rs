@@ -70,6 +70,9 @@ pub struct Record {
     pub off_at: Option<u64>,
     /// A migration that passed the point of return and is not known to have ended.
     pub handover: Option<Handover>,
+    /// It is forgotten when it is off.
+    #[serde(default)]
+    pub transient: bool,
 }
 
 impl Record {
@@ -91,6 +94,7 @@ impl Record {
             busy: None,
             off_at: None,
             handover: None,
+            transient: false,
         }
     }
 

@@ -83,6 +83,9 @@ pub struct Prepare {
     pub shutdown_ms: u64,
     /// What users set.
     pub settings: DomainSettings,
+    /// It is forgotten when it is off.
+    #[serde(default)]
+    pub transient: bool,
 }
 
 impl Prepare {
@@ -101,6 +104,7 @@ impl Prepare {
             boot_ms: r.boot_ms,
             shutdown_ms: r.shutdown_ms,
             settings: r.settings.clone(),
+            transient: r.transient,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use xvm_agentd::hypervisor::{HvError, HvResult, Moved, Progress};
-use xvm_model::{Came, Domain, DomainName, points::BUSY};
+use xvm_model::{Came, Domain, DomainName, Grant, points::BUSY};
 
 /// A move that was agreed upon so long before a change is not judged by it: help takes 5 s at most, and a mark up to 10.
 const SETTLED: Duration = Duration::from_secs(18);
@@ -20,6 +20,8 @@ const COOLDOWN: Duration = Duration::from_secs(3600);
 pub(super) struct Carry {
     pub(super) from: String,
     pub(super) to: String,
+    /// The lease that it has there.
+    grant: Option<Grant>,
     cancel: watch::Sender<bool>,
 }
 
@@ -85,7 +87,7 @@ impl World {
         &self,
         from: &str,
         name: &DomainName,
-        to: &str,
+        (to, grant): (&str, Option<&Grant>),
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved> {
         let (end, ended) = oneshot::channel();
@@ -98,7 +100,8 @@ impl World {
                 _ => return Err(HvError::WrongState("it is not active here, or moves already".into())),
             }
             inner.judge(name, from, to);
-            inner.carries.insert(name.clone(), Carry { from: from.into(), to: to.into(), cancel });
+            let grant = grant.cloned();
+            inner.carries.insert(name.clone(), Carry { from: from.into(), to: to.into(), grant, cancel });
             inner.tell(to, name);
             let (low, high) = inner.lasts;
             (inner.rng.random_range(low..=high), inner.rng.random_bool(0.5))
@@ -221,6 +224,9 @@ impl Inner {
             (Some(Fate::Fails), _) => Err(HvError::Refused("the other side said no".into())),
             (_, Some((at, d))) if d.state.is_active() => {
                 *at = carry.to.clone();
+                if let Some(grant) = carry.grant {
+                    d.settings.grant = Some(Box::new(grant));
+                }
                 if let Some(m) = self.moves.iter_mut().rev().find(|m| m.domain == *name) {
                     m.moved = true;
                 }

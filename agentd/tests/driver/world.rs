@@ -17,7 +17,8 @@ pub use moves::Move;
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -27,7 +28,9 @@ use tokio::{
 };
 use uuid::Uuid;
 use xvm_agentd::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
-use xvm_model::{Domain, DomainName, DomainSettings, DomainState, HypervisorKind, Ratio, ServerMemory};
+use xvm_model::{
+    Domain, DomainName, DomainSettings, DomainState, Grant, HypervisorKind, Ratio, ServerMemory, Spec,
+};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +73,8 @@ struct Inner {
     marks: bool,
     /// Servers that are not as usual.
     machines: BTreeMap<String, Machine>,
+    /// Domains that are forgotten when they are off.
+    transient: BTreeSet<DomainName>,
     /// Where each domain is.
     domains: BTreeMap<DomainName, (String, Domain)>,
     /// CPUs that each vCPU would like to have; none of an unknown domain.
@@ -96,6 +101,7 @@ impl World {
             wrong: Wrong::default(),
             marks: true,
             machines: BTreeMap::new(),
+            transient: BTreeSet::new(),
             domains: BTreeMap::new(),
             demands: BTreeMap::new(),
             changed: None,
@@ -266,7 +272,10 @@ impl Server {
                 return Err(HvError::NoDomain(name.clone()));
             };
             let what = effect(domain)?;
-            let at = at.clone();
+            let (at, off) = (at.clone(), domain.state == DomainState::Shutoff);
+            if off && inner.transient.contains(name) {
+                inner.domains.remove(name);
+            }
             inner.done.push((Instant::now(), what));
             inner.tell(&at, name);
         }
@@ -319,6 +328,32 @@ impl Hypervisor for Server {
     async fn domain(&self, name: &DomainName) -> HvResult<Option<Domain>> {
         self.locate(&self.address(), name, Uuid::nil()).await
     }
+    fn boots_files(&self) -> bool {
+        false
+    }
+    async fn create(&self, spec: &Spec, _: &Path) -> HvResult<()> {
+        let fate = self.world.fate().await;
+        let broke = || Err(HvError::Unreachable("connection broke".into()));
+        if matches!(fate, Fate::Fails) {
+            return broke();
+        }
+        {
+            let mut inner = self.world.lock();
+            if inner.domains.contains_key(&spec.name) {
+                inner.broken.push(format!("{} is created while it is there", spec.name));
+                return Err(HvError::WrongState("there is one".into()));
+            }
+            let mut domain = Domain::new(spec.name.clone(), spec.uuid);
+            domain.state = DomainState::Running;
+            domain.settings = spec.settings.clone();
+            (domain.memory.max, domain.memory.current) = (spec.memory, spec.memory);
+            inner.domains.insert(spec.name.clone(), (self.name.clone(), domain));
+            inner.transient.insert(spec.name.clone());
+            inner.done.push((Instant::now(), format!("create {}", spec.name)));
+            inner.tell(&self.name, &spec.name);
+        }
+        if matches!(fate, Fate::Lies) { broke() } else { Ok(()) }
+    }
     async fn start(&self, name: &DomainName) -> HvResult<()> {
         self.to(name, "start", &[DomainState::Shutoff], DomainState::Running).await
     }
@@ -345,9 +380,11 @@ impl Hypervisor for Server {
         &self,
         name: &DomainName,
         address: &str,
+        grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved> {
-        self.world.migrate(&self.name, name, address.split(':').next().unwrap_or_default(), progress).await
+        let to = address.split(':').next().unwrap_or_default();
+        self.world.migrate(&self.name, name, (to, grant), progress).await
     }
     async fn cancel_migration(&self, name: &DomainName) -> HvResult<()> {
         self.world.cancel(&self.name, name)

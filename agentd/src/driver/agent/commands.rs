@@ -76,6 +76,11 @@ impl Agent {
 
     fn domain_command(&mut self, ticket: Ticket, name: &DomainName, command: DomainCommand) {
         let about = About::Domain(name);
+        let command = match command {
+            DomainCommand::Create { spec } => return self.create(ticket, name, *spec),
+            DomainCommand::Prepare { grant, boot } => return self.prepare(ticket, name, &grant, boot),
+            command => command,
+        };
         match self.check(name, &command) {
             Err(failure) => self.refuse(&ticket, about, failure),
             Ok(domain) => match command {
@@ -143,7 +148,7 @@ impl Agent {
     }
 
     /// No domain runs beside one that it stays apart from.
-    fn check_apart(&self, domain: &Domain) -> Result<(), Failure> {
+    pub(super) fn check_apart(&self, domain: &Domain) -> Result<(), Failure> {
         let beside = |d: &&Domain| d.name != domain.name && d.state.is_active();
         let clash = self.records.iter().filter(beside).find_map(|d| {
             let group = d.settings.apart.common(&domain.settings.apart)?;
@@ -179,7 +184,7 @@ fn check_lease(domain: &Domain, epoch: u64) -> Result<(), Failure> {
 }
 
 /// Values come from the bus: whoever sent them may not have read them by the tables of [`xvm_model::command`].
-fn check_values(name: &DomainName, command: &DomainCommand) -> Result<(), Failure> {
+pub(super) fn check_values(name: &DomainName, command: &DomainCommand) -> Result<(), Failure> {
     let word = command.word();
     let wrong = |why: &str| Err(Failure::invalid(format!("cannot {word} {name}: {why}")));
     match command {

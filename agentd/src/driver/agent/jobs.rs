@@ -9,7 +9,8 @@ use super::{Agent, migration::Locating};
 use crate::driver::step::{Id, Op};
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use xvm_model::{
-    Body, Domain, DomainChange, DomainName, DomainState, Failure, Job, JobKind, Mono, Outcome, Topic,
+    Body, Came, Domain, DomainChange, DomainName, DomainState, Failure, Grant, Job, JobKind, Mono, Outcome,
+    Spec, Topic,
 };
 
 /// A guest loses the first request before it listens, so it is asked again this often, in milliseconds.
@@ -38,9 +39,16 @@ pub(super) struct Running {
 /// Where a job is.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Start, reboot: the call runs.
+    /// Create: what the domain boots from is fetched.
+    Fetching {
+        /// The operation.
+        op: Id,
+        /// What follows.
+        spec: Box<Spec>,
+    },
+    /// Start, create, reboot: the call runs.
     Called { op: Id },
-    /// Start: the call has ended, the domain is asked.
+    /// Start, create: the call has ended, the domain is asked.
     Ended { result: HvResult<()>, mark: Id, again: Mono },
     /// Shutdown: the guest is asked now and then.
     Asking {
@@ -53,12 +61,25 @@ pub(super) enum Stage {
         /// The hypervisor refused; it counts when the domain still runs after this mark.
         refused: Option<(HvError, Id)>,
     },
+    /// Migrate: imaged is asked for a lease for the destination.
+    Leasing {
+        /// The request.
+        op: Id,
+        /// Where it is to go.
+        address: Box<str>,
+        /// What is written down then.
+        came: Box<Came>,
+        /// See [`Stage::Marking`].
+        must: bool,
+    },
     /// Migrate: where it comes from is written down with it, before it leaves.
     Marking {
         /// The operation.
         op: Id,
         /// Where it is to go.
         address: Box<str>,
+        /// The lease that it has there.
+        grant: Option<Box<Grant>>,
         /// Without a mark it does not begin: nobody would know that it was moved to help, and it might be moved on at once.
         must: bool,
         /// It ends when the domain is marked: a mark that comes late would undo what users set meanwhile.
@@ -74,15 +95,22 @@ impl Running {
     /// The operation whose end is waited for.
     pub(super) fn op(&self) -> Option<Id> {
         match &self.stage {
-            Stage::Called { op } | Stage::Marking { op, .. } | Stage::Moving { op, .. } => Some(*op),
+            Stage::Fetching { op, .. }
+            | Stage::Called { op }
+            | Stage::Marking { op, .. }
+            | Stage::Moving { op, .. } => Some(*op),
             Stage::Asking { op, .. } => *op,
-            Stage::Ended { .. } | Stage::Locating(_) => None,
+            Stage::Leasing { .. } | Stage::Ended { .. } | Stage::Locating(_) => None,
         }
     }
 
     pub(super) fn wake(&self) -> Option<Mono> {
         let stage = match &self.stage {
-            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => None,
+            Stage::Fetching { .. }
+            | Stage::Called { .. }
+            | Stage::Leasing { .. }
+            | Stage::Marking { .. }
+            | Stage::Moving { .. } => None,
             Stage::Ended { again, .. } => Some(*again),
             Stage::Asking { op: None, again, until, .. } => Some(*again.min(until)),
             Stage::Asking { until, .. } => Some(*until),
@@ -97,8 +125,17 @@ impl Running {
         match &self.stage {
             Stage::Moving { .. } => Some(active.unwrap_or(&self.held).clone()),
             Stage::Locating(l) => Some(active.cloned().unwrap_or_else(|| l.shown(&self.held, now))),
+            // one that is being made is shown before its hypervisor knows it
+            _ if self.job.kind == JobKind::Start => Some(record.cloned().unwrap_or_else(|| self.off())),
             _ => record.cloned(),
         }
+    }
+}
+
+impl Running {
+    /// The domain while its hypervisor does not know it.
+    fn off(&self) -> Domain {
+        Domain { state: DomainState::Shutoff, ..(*self.held).clone() }
     }
 }
 
@@ -134,6 +171,13 @@ impl Agent {
                 };
                 self.end_job(name, outcome);
             }
+            Stage::Fetching { spec, .. } => match result {
+                Ok(_) => {
+                    let spec = spec.clone();
+                    self.fetched(name, spec);
+                }
+                Err(error) => self.end_job(name, Err(error.failure(&format!("create {name}")))),
+            },
             Stage::Called { .. } => {
                 let again = now.plus(ASK_AGAIN_MS);
                 run.stage = Stage::Ended { result: result.map(|_| ()), mark, again };
@@ -152,7 +196,7 @@ impl Agent {
                     format!("cannot migrate {name}: cancelled before it began; it is on {}", self.me.name);
                 self.end_job(name, Err(Failure::busy(why)));
             }
-            Stage::Marking { address, must, .. } => {
+            Stage::Marking { address, grant, must, .. } => {
                 // a hypervisor that keeps no marks moves domains all the same
                 if let Err(error) = &result
                     && *must
@@ -161,8 +205,8 @@ impl Agent {
                     let failure = error.failure(&format!("write down where {name} comes from"));
                     return self.end_job(name, Err(failure));
                 }
-                let address = std::mem::take(address);
-                let op = self.begin(name, Op::Migrate { address: address.clone() });
+                let (address, grant) = (std::mem::take(address), grant.take());
+                let op = self.begin(name, Op::Migrate { address: address.clone(), grant });
                 if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
                     run.stage = Stage::Moving { op, address };
                 }
@@ -175,7 +219,7 @@ impl Agent {
                 self.publish_domain(name);
                 self.ask_both(name);
             }
-            Stage::Ended { .. } | Stage::Locating(_) => {}
+            Stage::Leasing { .. } | Stage::Ended { .. } | Stage::Locating(_) => {}
         }
     }
 
@@ -189,7 +233,11 @@ impl Agent {
             *run.held = record.clone();
         }
         match &mut run.stage {
-            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => {}
+            Stage::Fetching { .. }
+            | Stage::Called { .. }
+            | Stage::Leasing { .. }
+            | Stage::Marking { .. }
+            | Stage::Moving { .. } => {}
             Stage::Ended { result, mark, .. } if query > *mark => {
                 let outcome = started(name, result, state);
                 self.end_job(name, outcome);
@@ -242,7 +290,11 @@ impl Agent {
             (run.told, run.untold) = (now, false);
         }
         match &mut run.stage {
-            Stage::Called { .. } | Stage::Marking { .. } | Stage::Moving { .. } => {}
+            Stage::Fetching { .. }
+            | Stage::Called { .. }
+            | Stage::Leasing { .. }
+            | Stage::Marking { .. }
+            | Stage::Moving { .. } => {}
             Stage::Ended { again, .. } if *again <= now => {
                 *again = now.plus(ASK_AGAIN_MS);
                 self.ask(name);

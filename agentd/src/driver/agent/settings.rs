@@ -43,6 +43,7 @@ impl Agent {
                     Err(failure) => self.refuse(&ticket, About::Server, failure),
                 };
             }
+            ServerCommand::UpdateImports => return self.update(ticket),
             ServerCommand::Evacuate => Some(JobKind::Evacuate),
             ServerCommand::Restore => Some(JobKind::Restore),
             _ => None,

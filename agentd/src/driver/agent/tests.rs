@@ -1,9 +1,12 @@
 //! The step, input by input: here the rig, the tests beside it by idea.
 
 mod beat;
+mod create;
 mod help;
 mod jobs;
+mod lease;
 mod migration;
+mod prepare;
 mod shorts;
 
 use super::*;

@@ -5,7 +5,7 @@ use crate::driver::agent::{
     Agent,
     commands::{About, Ticket},
 };
-use crate::driver::step::Op;
+use crate::driver::step::{Effect, Op};
 use xvm_model::{Answer, Came, Domain, DomainName, DomainSettings, Failure, Job, JobKind, ServerName};
 
 /// Who began a job; its id is the job's.
@@ -20,6 +20,16 @@ pub(in crate::driver::agent) enum By<'a> {
         /// Why, in a word.
         why: &'a str,
     },
+}
+
+impl By<'_> {
+    /// The job's id.
+    fn id(&self) -> &str {
+        match self {
+            By::Order(ticket) => &ticket.id,
+            By::Round { id, .. } => id,
+        }
+    }
 }
 
 impl Agent {
@@ -59,13 +69,22 @@ impl Agent {
         }
         let helped = domain.settings.came.as_deref().and_then(|came| self.helped(came));
         let came = Came { from: self.me.name.clone(), at: self.now.wall, round, why, helped };
-        let settings = DomainSettings { came: Some(Box::new(came)), ..domain.settings.clone() };
-        let op = self.begin(&domain.name, Op::Set(settings));
-        let stage = Stage::Marking { op, address, must: matches!(by, By::Round { .. }), cancelled: false };
-        self.accept_job(by, domain, JobKind::Migrate, "begin", Some(to), stage);
+        let (came, must) = (Box::new(came), matches!(by, By::Round { .. }));
+        let (phase, stage) = match domain.settings.grant.clone() {
+            Some(grant) => {
+                let op = self.ask_lease(&domain, &grant, &to, by.id());
+                ("lease", Stage::Leasing { op, address, came, must })
+            }
+            None => {
+                let settings = DomainSettings { came: Some(came), ..domain.settings.clone() };
+                let op = self.begin(&domain.name, Op::Set(settings));
+                ("begin", Stage::Marking { op, address, grant: None, must, cancelled: false })
+            }
+        };
+        self.accept_job(by, domain, JobKind::Migrate, phase, Some(to), stage);
     }
 
-    fn accept_job(
+    pub(in crate::driver::agent) fn accept_job(
         &mut self,
         by: By<'_>,
         domain: Domain,
@@ -74,11 +93,15 @@ impl Agent {
         to: Option<ServerName>,
         stage: Stage,
     ) {
-        let id = match by {
-            By::Order(ticket) => ticket.id.clone(),
-            By::Round { id, .. } => id.into(),
+        let job = Job {
+            id: by.id().into(),
+            kind,
+            phase: phase.into(),
+            percent: 0,
+            to,
+            since: self.now.wall,
+            note: None,
         };
-        let job = Job { id, kind, phase: phase.into(), percent: 0, to, since: self.now.wall, note: None };
         let (told, name) = (self.now.mono, domain.name.clone());
         let held = Box::new(domain);
         self.work(&name).job = Some(Running { job, stage, held, told, untold: false });
@@ -100,6 +123,21 @@ impl Agent {
         if let Stage::Marking { cancelled, .. } = &mut run.stage {
             *cancelled = true;
             let text = format!("{name} does not migrate").into();
+            return self.answer(&ticket, about, Answer::Done { text });
+        }
+        if let Stage::Leasing { op, .. } = run.stage {
+            self.out.push(Effect::Unlend { op });
+            let why = format!("cannot migrate {name}: cancelled before it began; it is on {}", self.me.name);
+            self.end_job(name, Err(Failure::busy(why)));
+            let text = format!("{name} does not migrate").into();
+            return self.answer(&ticket, about, Answer::Done { text });
+        }
+        if let Stage::Fetching { .. } = run.stage {
+            self.end_job(
+                name,
+                Err(Failure::busy(format!("cannot create {name}: cancelled before it began"))),
+            );
+            let text = format!("{name} does not start").into();
             return self.answer(&ticket, about, Answer::Done { text });
         }
         match run.job.kind {

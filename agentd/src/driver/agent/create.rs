@@ -1,0 +1,97 @@
+//! Domains that are made from a config: imaged says which, and holds a lease for each. Their hypervisor forgets them when they are off.
+//!
+//! From the moment that the order is accepted the domain is told like any other (shut off, with its job), so whoever hears this agent
+//! and does not hear of the domain knows that it neither runs nor is about to.
+
+use super::{
+    Agent,
+    commands::{About, Ticket, check_values},
+    jobs::{By, Stage},
+};
+use crate::driver::step::Op;
+use xvm_model::{
+    Code, Domain, DomainCommand, DomainMemory, DomainName, DomainState, Failure, JobKind, Ratio, Spec, Vcpu,
+    lifecycle,
+};
+
+impl Agent {
+    pub(super) fn create(&mut self, ticket: Ticket, name: &DomainName, mut spec: Spec) {
+        if let Err(failure) = self.check_create(name, &spec) {
+            return self.refuse(&ticket, About::Domain(name), failure);
+        }
+        spec.settings.grant = Some(Box::new(spec.grant.clone()));
+        let domain = coming(&spec);
+        let spec = Box::new(spec);
+        let (phase, stage) = match spec.boot.clone() {
+            Some(boot) => {
+                ("fetch", Stage::Fetching { op: self.begin(name, Op::Fetch(Box::new(boot))), spec })
+            }
+            None => ("begin", Stage::Called { op: self.begin(name, Op::Create(spec)) }),
+        };
+        self.accept_job(By::Order(&ticket), domain, JobKind::Start, phase, None, stage);
+    }
+
+    /// What it boots from is here.
+    pub(super) fn fetched(&mut self, name: &DomainName, spec: Box<Spec>) {
+        let op = self.begin(name, Op::Create(spec));
+        if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
+            run.stage = Stage::Called { op };
+            run.job.phase = "begin".into();
+        }
+        self.publish_domain(name);
+    }
+
+    fn check_create(&self, name: &DomainName, spec: &Spec) -> Result<(), Failure> {
+        let me = &self.me.name;
+        let cannot = |code, why: String| Err(Failure::new(code, format!("cannot create {name}: {why}")));
+        if let Some(why) = self.stale() {
+            return cannot(Code::Io, format!("the hypervisor of {me} is not heard: {why}"));
+        }
+        if let Err(why) = spec.check() {
+            return cannot(Code::Invalid, why);
+        }
+        if spec.name != *name || spec.grant.server != *me {
+            let (server, other) = (&spec.grant.server, &spec.name);
+            return cannot(Code::Invalid, format!("its lease is for {other} on {server}, not on {me}"));
+        }
+        check_settings(name, spec)?;
+        let all = self.all_shown();
+        if let Some(domain) = all.iter().find(|d| d.name == *name) {
+            let command = DomainCommand::Create { spec: Box::new(spec.clone()) };
+            lifecycle::check(name.as_str(), &command, domain.state, domain.job.as_deref())?;
+        }
+        if let Some(other) = all.iter().find(|d| d.uuid == spec.uuid) {
+            let (other, state) = (&other.name, other.state);
+            return cannot(Code::Exists, format!("{other}, which is {state} on {me}, has the same identity"));
+        }
+        if !spec.settings.pin.allows(me) {
+            return cannot(Code::Permission, format!("the domain is pinned to {}", spec.settings.pin));
+        }
+        self.check_apart(&coming(spec))
+    }
+}
+
+/// What is kept with a domain has the ranges of the commands that set it.
+fn check_settings(name: &DomainName, spec: &Spec) -> Result<(), Failure> {
+    let s = &spec.settings;
+    for command in [
+        DomainCommand::Priority { value: s.priority },
+        DomainCommand::Pin { value: s.pin.clone() },
+        DomainCommand::With { value: s.with.clone() },
+        DomainCommand::Apart { value: s.apart.clone() },
+    ] {
+        check_values(name, &command)?;
+    }
+    Ok(())
+}
+
+/// The domain as it is told until its hypervisor knows it.
+fn coming(spec: &Spec) -> Domain {
+    Domain {
+        state: DomainState::Shutoff,
+        vcpus: vec![Vcpu { load: Ratio::ZERO, cpu: None }; usize::from(spec.vcpus)],
+        memory: DomainMemory { max: spec.memory, current: spec.memory, resident: None },
+        settings: spec.settings.clone(),
+        ..Domain::new(spec.name.clone(), spec.uuid)
+    }
+}

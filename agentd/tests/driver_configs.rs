@@ -1,0 +1,350 @@
+//! If this fails, a domain that was made from a config moves without a lease for where it goes, or is left between two.
+//!
+//! Two agents and imaged's place on the in-memory bus: whoever lends there answers late, twice, not at all, or was started anew.
+
+#[path = "common/spec.rs"]
+mod common;
+#[path = "driver/rig.rs"]
+mod rig;
+#[path = "driver/world.rs"]
+mod world;
+
+use common::{grant, spec};
+use rig::{Cluster, server};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+use xvm_bus::{Clock, Faults, Incoming, Net};
+use xvm_model::config::Config;
+use xvm_model::lease::Phase;
+use xvm_model::{
+    Admit, Answer, Body, Boot, Code, ConfigChange, ConfigCommand, ConfigRecord, ConfigState, Configs,
+    DomainCommand, DomainName, DomainState, Failure, Lease, Leases, Mono, News, Order, Receipts, Reply,
+    Sender, ServerName, Topic, Wall,
+};
+
+const SERVERS: [&str; 2] = ["ferby", "gerby"];
+
+/// How whoever stands in imaged's place behaves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Manners {
+    /// It takes so long for an answer, in milliseconds.
+    slow: u64,
+    /// It says that it works, and nothing else.
+    mute: bool,
+    /// It refuses.
+    refuses: bool,
+}
+
+/// One who lends, as imaged does: at most once an order, by the rules of [`Leases`].
+struct Lender {
+    leases: Arc<Mutex<Leases>>,
+    manners: Arc<Mutex<Manners>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Lender {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lender {
+    fn new(net: &Net, clock: &Clock, boot: u64, leases: Leases) -> Lender {
+        let (leases, manners) = (Arc::new(Mutex::new(leases)), Arc::<Mutex<Manners>>::default());
+        let topics = ["control.images", "roll-call"].map(str::to_owned).to_vec();
+        let (publisher, mut receiver) =
+            net.connect(Sender::Images(server("kerby")), Boot(boot), topics, clock.clone());
+        let (held, rules) = (leases.clone(), manners.clone());
+        let task = tokio::spawn(async move {
+            let mut receipts = Receipts::new(Boot(boot));
+            let mut beat = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                let incoming = tokio::select! {
+                    _ = beat.tick() => None,
+                    incoming = receiver.recv() => incoming,
+                };
+                let command = match incoming {
+                    Some(Incoming::Message { envelope, .. }) => match envelope.body {
+                        Body::Command(command) => command,
+                        _ => continue,
+                    },
+                    _ => {
+                        let all = Configs { interval_ms: 1_000, host: "kerby".into(), ..Configs::default() };
+                        publisher.publish(Topic::Configs, Body::Configs(Box::new(all)));
+                        continue;
+                    }
+                };
+                let now = publisher.clock().now();
+                let manners = *rules.lock().expect("whole");
+                let say = |answer, news| {
+                    let reply = Box::new(Reply { id: command.id.clone(), answer, news });
+                    publisher.publish(Topic::Reply(command.client.clone()), Body::Reply(reply));
+                };
+                match receipts.admit(&command, now.wall, now.mono) {
+                    Admit::Run => {}
+                    Admit::Known(None) => {
+                        say(Answer::Working, None);
+                        continue;
+                    }
+                    Admit::Known(Some(reply)) => {
+                        say(reply.answer, Some(record(&held.lock().expect("whole"))));
+                        continue;
+                    }
+                    Admit::Refuse(failure) => {
+                        say(Answer::Failed { failure }, None);
+                        continue;
+                    }
+                }
+                say(Answer::Working, None);
+                if manners.mute {
+                    continue;
+                }
+                sleep(Duration::from_millis(manners.slow)).await;
+                let answer = match manners.refuses {
+                    true => Err(Failure::busy("cannot lend a disk: told to refuse")),
+                    false => lend(&mut held.lock().expect("whole"), &command.order),
+                };
+                let answer = match answer {
+                    Ok(()) => Answer::Done { text: "lent".into() },
+                    Err(failure) => Answer::Failed { failure },
+                };
+                let reply = Reply { id: command.id.clone(), answer: answer.clone(), news: None };
+                receipts.answered(&command.id, reply);
+                say(answer, Some(record(&held.lock().expect("whole"))));
+            }
+        });
+        Lender { leases, manners, task }
+    }
+
+    fn behaves(&self, manners: Manners) {
+        *self.manners.lock().expect("whole") = manners;
+    }
+
+    fn held(&self) -> Vec<Lease> {
+        self.leases.lock().expect("whole").held.clone()
+    }
+}
+
+fn lend(leases: &mut Leases, order: &Order) -> Result<(), Failure> {
+    let Order::Config { name, command: ConfigCommand::Lend { from, to, job } } = order else {
+        return Err(Failure::invalid("only leases are lent here"));
+    };
+    let make = |epoch| grant(name.as_str(), to.as_str(), epoch);
+    leases.lend((from, Boot(0)), to, job, Mono(0), make).map(|_| ())
+}
+
+/// The config as imaged would tell it.
+fn record(leases: &Leases) -> News {
+    let config = Config::new(uuid::Uuid::nil());
+    let record = ConfigRecord {
+        name: common::config("a"),
+        config,
+        state: ConfigState::Running,
+        job: None,
+        remaining: None,
+        last: None,
+        leases: leases.held.clone(),
+        boot: None,
+        log: 0,
+        wrong: None,
+    };
+    News::Config { change: Box::new(ConfigChange::Is { record }) }
+}
+
+fn a() -> DomainName {
+    DomainName::parse("a").expect("valid")
+}
+
+/// Config a holds lease 1 on ferby.
+fn first() -> Leases {
+    let grant = grant("a", "ferby", 1);
+    let held = vec![Lease { grant, phase: Phase::Held, job: None, boot: Boot(0) }];
+    Leases { epoch: 1, held, since: None }
+}
+
+impl Cluster {
+    async fn new(seed: u64) -> Cluster {
+        let dirs: BTreeMap<_, _> =
+            SERVERS.map(|s| (s, tempfile::tempdir().expect("scratch folder"))).into_iter().collect();
+        Cluster::begin(seed, Wall(1_000_000), &["heartbeat.", "domain.", "reply.test"], dirs).await
+    }
+
+    /// a runs on ferby, made from its config.
+    async fn with_a(seed: u64) -> Cluster {
+        let cluster = Cluster::new(seed).await;
+        let heard = |c: &Cluster| c.view.lock().expect("whole").server_count() == 2;
+        cluster.wait_for("both are heard", heard).await;
+        let spec = Box::new(spec("a", grant("a", "ferby", 1)));
+        cluster.tell("ferby", DomainCommand::Create { spec }).await.expect("accepted");
+        cluster.wait_for("it runs", |c| c.shown() == Some((server("ferby"), DomainState::Running, 1))).await;
+        cluster
+    }
+
+    async fn tell(&self, at: &str, command: DomainCommand) -> Result<Reply, Failure> {
+        self.order(at, Order::Domain { name: a(), command }).await
+    }
+
+    async fn migrate(&self) {
+        let command = DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into() };
+        let reply = self.tell("ferby", command).await.expect("accepted");
+        assert_eq!(reply.answer, Answer::Accepted);
+    }
+
+    /// Where a is said to be, what it is, and by which lease.
+    fn shown(&self) -> Option<(ServerName, DomainState, u64)> {
+        let d = self.view.lock().expect("whole").domain("a", self.clock.mono())?;
+        let epoch = d.domain.settings.grant.as_ref().map_or(0, |g| g.epoch);
+        Some((d.server.clone(), d.domain.state, epoch))
+    }
+
+    fn job(&self) -> Option<String> {
+        let d = self.view.lock().expect("whole").domain("a", self.clock.mono())?;
+        d.domain.job.as_ref().map(|j| format!("{} {}", j.kind, j.phase))
+    }
+
+    /// How the last job ended, once none runs.
+    async fn outcome(&self) -> Result<Box<str>, Failure> {
+        let last = |c: &Cluster| {
+            let d = c.view.lock().expect("whole").domain("a", c.clock.mono())?;
+            (d.domain.job.is_none()).then(|| d.last.as_ref().map(|o| o.result.clone())).flatten()
+        };
+        self.wait_for("the job ends", |c| last(c).is_some()).await;
+        last(self).expect("just seen")
+    }
+
+    async fn wait_for(&self, what: &str, mut condition: impl FnMut(&Cluster) -> bool) {
+        let end = Instant::now() + Duration::from_secs(90);
+        while !condition(self) {
+            assert!(Instant::now() < end, "{what}: never; shown {:?}, job {:?}", self.shown(), self.job());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// It is on ferby, as if nobody had ordered anything.
+    fn unchanged(&self) {
+        assert_eq!(self.shown(), Some((server("ferby"), DomainState::Running, 1)));
+        let truth = self.world.truth();
+        assert_eq!((truth[0].0.as_str(), truth[0].3.came.is_none()), ("ferby", true));
+        assert!(self.world.moves().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_moves_to_its_second_lease_over_a_bad_bus() {
+    for seed in 0..20 {
+        let cluster = Cluster::with_a(seed).await;
+        let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+        lender.behaves(Manners { slow: 700, ..Manners::default() });
+        let delay = (Duration::ZERO, Duration::from_millis(300));
+        cluster.net.set_faults(Faults { loss: 0.2, doubling: 0.4, reordering: 0.3, delay });
+        let command = DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into() };
+        // the answer to who ordered may get lost; what counts is what becomes of it
+        drop(cluster.tell("ferby", command).await);
+        cluster.wait_for("moved", |c| c.shown() == Some((server("gerby"), DomainState::Running, 2))).await;
+        assert_eq!(lender.held().len(), 2, "seed {seed}: asked again and again, lent once");
+        assert_eq!(cluster.world.done("migrate").len(), 1, "seed {seed}");
+        assert_eq!(cluster.world.truth()[0].3.grant.as_ref().expect("kept").server, server("gerby"));
+        assert!(cluster.alive(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_imaged_nothing_changes() {
+    let cluster = Cluster::with_a(1).await;
+    cluster.migrate().await;
+    let failure = cluster.outcome().await.expect_err("nobody lends");
+    assert_eq!(failure.code, Code::HostDown);
+    assert_eq!(failure.text, "cannot migrate a to gerby: imaged, which lends its disk, was never heard");
+    cluster.unchanged();
+
+    // one that was heard, and is not any more
+    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    sleep(Duration::from_secs(2)).await;
+    drop(lender);
+    sleep(Duration::from_secs(30)).await;
+    cluster.migrate().await;
+    cluster.wait_for("it is asked for", |c| c.job().is_some()).await;
+    let failure = cluster.outcome().await.expect_err("nobody lends");
+    assert!(
+        failure.code == Code::HostDown && failure.text.contains("is down on kerby: not heard for 3"),
+        "{failure:?}"
+    );
+    cluster.unchanged();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_and_silence_change_nothing() {
+    let cluster = Cluster::with_a(2).await;
+    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    lender.behaves(Manners { refuses: true, ..Manners::default() });
+    cluster.migrate().await;
+    let failure = cluster.outcome().await.expect_err("refused");
+    assert_eq!(failure.text, "cannot migrate a to gerby: cannot lend a disk: told to refuse");
+    cluster.unchanged();
+    lender.behaves(Manners { mute: true, ..Manners::default() });
+    let begin = Instant::now();
+    cluster.migrate().await;
+    cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
+    let failure = cluster.outcome().await.expect_err("no answer");
+    assert_eq!(failure.code, Code::TimedOut);
+    assert!(begin.elapsed() < Duration::from_secs(65), "{:?}", begin.elapsed());
+    cluster.unchanged();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_cancelled_while_it_waits() {
+    let cluster = Cluster::with_a(3).await;
+    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    lender.behaves(Manners { slow: 20_000, ..Manners::default() });
+    cluster.migrate().await;
+    cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
+    let reply = cluster.tell("ferby", DomainCommand::Cancel).await.expect("done");
+    assert_eq!(reply.answer, Answer::Done { text: "a does not migrate".into() });
+    let failure = cluster.outcome().await.expect_err("cancelled");
+    assert!(failure.text.contains("cancelled before it began"), "{}", failure.text);
+    // what comes later is not for it
+    sleep(Duration::from_secs(40)).await;
+    cluster.unchanged();
+    assert!(cluster.alive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_imaged_that_was_started_anew_is_asked_again() {
+    let cluster = Cluster::with_a(4).await;
+    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    lender.behaves(Manners { mute: true, ..Manners::default() });
+    cluster.migrate().await;
+    cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
+    sleep(Duration::from_secs(3)).await;
+    // it had lent before it died: the same migration gets the same lease
+    let mut leases = first();
+    let job = cluster.view.lock().expect("whole").domain("a", cluster.clock.mono()).expect("shown");
+    let job = job.domain.job.as_ref().expect("runs").id.clone();
+    let make = |epoch| grant("a", "gerby", epoch);
+    leases.lend((&server("ferby"), Boot(0)), &server("gerby"), &job, Mono(0), make).expect("lent");
+    drop(lender);
+    let lender = Lender::new(&cluster.net, &cluster.clock, 9, leases);
+    cluster.wait_for("moved", |c| c.shown() == Some((server("gerby"), DomainState::Running, 2))).await;
+    assert_eq!(lender.held().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_off_is_told_once_and_gone() {
+    let cluster = Cluster::with_a(5).await;
+    cluster.tell("ferby", DomainCommand::Shutdown).await.expect("accepted");
+    cluster.wait_for("it is gone", |c| c.shown().is_none()).await;
+    assert!(cluster.world.truth().is_empty());
+    // and can be made again, on the other server
+    let spec = Box::new(spec("a", grant("a", "gerby", 2)));
+    cluster.tell("gerby", DomainCommand::Create { spec: spec.clone() }).await.expect("accepted");
+    cluster.wait_for("it runs", |c| c.shown() == Some((server("gerby"), DomainState::Running, 2))).await;
+    let again = cluster.tell("gerby", DomainCommand::Create { spec }).await.expect_err("it is there");
+    assert_eq!(again.code, Code::Exists);
+    cluster.tell("gerby", DomainCommand::Destroy).await.expect("done");
+    cluster.wait_for("it is gone", |c| c.shown().is_none()).await;
+    assert!(cluster.alive());
+}
