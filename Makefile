@@ -10,7 +10,7 @@ DESTDIR ?=
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
 	qemu-utils libnbd-bin strace iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq
-DAEMONS = xvmfs agentd xvm-forwarder
+DAEMONS = xvmfs agentd imaged xvm-forwarder
 TOOLS = xvm-sim
 
 .PHONY: build demo test check bench install clean deps deps-test man

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# demo.sh BINARIES MOUNT: a cluster on this machine, mounted at MOUNT: a forwarder and the agents ferby, gerby and herby (simulated,
-# 4 CPUs and 16 GiB each), with the domains small-1 to small-5 on ferby. Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
+# demo.sh BINARIES MOUNT: a cluster on this machine, mounted at MOUNT: a forwarder, the agents ferby, gerby and herby (simulated,
+# 4 CPUs and 16 GiB each), with the domains small-1 to small-5 on ferby, and the image agent kerby, whose new configs are tiny systems.
+# Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
 set -u
 bin=$(cd "$1" && pwd) || exit 1
 made=; [ -d "$2" ] || { mkdir -p "$2" 2>/dev/null && made=1; }
@@ -29,6 +30,9 @@ down() {
     end "$run/xvmfs.pid" xvmfs TERM
     if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
     for name in ferby gerby herby; do end "$run/$name.pid" agentd TERM; done
+    end "$run/kerby.pid" imaged TERM
+    # what exports the disks outlives imaged
+    pkill -f "qemu-storage-daemon .*$run/kerby/run/" 2>/dev/null
     end "$run/forwarder.pid" xvm-forwarder TERM
     rm -rf "$run"
     [ -z "$made" ] || rmdir "$mount" 2>/dev/null
@@ -48,7 +52,7 @@ flock -n 9 || { say "a demo runs on $mount already"; exit 1; }
 trap 'exit 130' INT; trap 'exit 143' TERM HUP
 trap 'trap "" INT TERM HUP; down' EXIT
 # what a killed demo left
-for name in xvmfs:xvmfs ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
+for name in xvmfs:xvmfs kerby:imaged ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
 if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
 rm -rf "$run"; mkdir -m 700 "$run"; mkdir -p "$mount" || exit 1
 
@@ -57,9 +61,12 @@ for name in ferby gerby herby; do
     specs=(); [ $name != ferby ] || for i in 1 2 3 4 5; do specs+=(--domain small-$i); done
     start "$name" agentd --name "$name" --forwarder "$bus" --state "$run/$name" --cpus 4 --memory 16384 "${specs[@]}" 9>&-
 done
+mkdir -p "$run/kerby/configs"
+printf 'os = "tiny"\nmemory = 64\nswap = 16\ndisk = 64\naddress = "dhcp"\n' > "$run/kerby/configs/defaults.toml"
+start kerby imaged --name kerby --forwarder "$bus" --state "$run/kerby" --ports 24010-24059 --boot-port 24009 9>&-
 start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
 for t in $(seq 200); do
-    [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && break
+    [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && grep -q "^images kerby up" "$mount/status" && break
     [ -d "/proc/$(cat "$run/xvmfs.pid")" ] || fail "xvmfs ended"
     [ "$t" != 200 ] || fail "the cluster did not come up in 10 s"
     sleep 0.05
@@ -77,6 +84,8 @@ cat <<EOF
     tail -f $mount/events
     for i in 1 2 3 4 5; do echo load 100 300 > $mount/domains/small-\$i/ctl; done    # five busy domains, four CPUs:
     cat $mount/help/*/outcome                                                        # one moves by itself within some 10 s
+    mkdir $mount/configs/small-6; cat $mount/configs/small-6/wait                    # a machine is made,
+    echo start > $mount/configs/small-6/ctl; cat $mount/configs/small-6/wait          # and runs
 
 \$ cat $mount/status
 EOF
