@@ -5,6 +5,7 @@
 //! | [`hypervisor`] | what is needed of a hypervisor |
 //! | [`sim`] | the embedded simulated hypervisor |
 //! | [`libvirt`] | Xen, QEMU and others through libvirt |
+//! | [`imports`] | what a domain needs to have here before it starts: a kernel by its content |
 //! | [`driver`] | one task that owns the state: inputs, a pure step, effects |
 //! | [`imports`] | the files that domains boot from |
 //! | [`config`] | flags |
