@@ -8,17 +8,19 @@ DESTDIR ?=
 
 # what the build needs, and what the tests need besides
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
-TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
-	qemu-utils libnbd-bin strace iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq
+# what imaged runs: builders, exports
+IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-static cpio mmdebstrap debootstrap
+TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace \
+	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq
 DAEMONS = xvmfs agentd imaged xvm-forwarder
 TOOLS = xvm-sim
 
-.PHONY: build demo test check bench install clean deps deps-test man
+.PHONY: build demo test check bench install clean deps deps-demo deps-test man
 
 build: deps
 	$(CARGO) build --release --bins
 
-demo: build
+demo: build deps-demo
 	@exec examples/demo.sh target/release "$(MOUNT)"
 
 # formats, lints, documentation, then every test
@@ -43,8 +45,11 @@ man:
 deps:
 	@examples/packages.sh $(BUILD_PACKAGES)
 
+deps-demo:
+	@examples/packages.sh $(IMAGE_PACKAGES)
+
 deps-test:
-	@examples/packages.sh $(BUILD_PACKAGES) $(TEST_PACKAGES)
+	@examples/packages.sh $(BUILD_PACKAGES) $(IMAGE_PACKAGES) $(TEST_PACKAGES)
 
 install: build
 	for b in $(DAEMONS); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/sbin/$$b; done

@@ -24,6 +24,9 @@ end() { # FILE PROGRAM SIGNAL
     rm -f "$1"
 }
 
+# What exports the disks outlives imaged.
+exports() { local f; for f in "$run"/kerby/run/*.pid; do [ ! -e "$f" ] || end "$f" qemu-storage-daemon TERM; done; }
+
 mounted() { grep -q " $(printf %s "$mount" | sed 's/ /\\\\040/g') fuse.xvmfs " /proc/self/mounts; }
 
 down() {
@@ -31,8 +34,7 @@ down() {
     if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
     for name in ferby gerby herby; do end "$run/$name.pid" agentd TERM; done
     end "$run/kerby.pid" imaged TERM
-    # what exports the disks outlives imaged
-    pkill -f "qemu-storage-daemon .*$run/kerby/run/" 2>/dev/null
+    exports
     end "$run/forwarder.pid" xvm-forwarder TERM
     rm -rf "$run"
     [ -z "$made" ] || rmdir "$mount" 2>/dev/null
@@ -53,6 +55,7 @@ trap 'exit 130' INT; trap 'exit 143' TERM HUP
 trap 'trap "" INT TERM HUP; down' EXIT
 # what a killed demo left
 for name in xvmfs:xvmfs kerby:imaged ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
+exports
 if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
 rm -rf "$run"; mkdir -m 700 "$run"; mkdir -p "$mount" || exit 1
 
@@ -61,9 +64,11 @@ for name in ferby gerby herby; do
     specs=(); [ $name != ferby ] || for i in 1 2 3 4 5; do specs+=(--domain small-$i); done
     start "$name" agentd --name "$name" --forwarder "$bus" --state "$run/$name" --cpus 4 --memory 16384 "${specs[@]}" 9>&-
 done
+# ports of this mount, so that two demos do not meet
+port=$((20000 + $(printf %s "$mount" | cksum | cut -d" " -f1) % 200 * 50))
 mkdir -p "$run/kerby/configs"
 printf 'os = "tiny"\nmemory = 64\nswap = 16\ndisk = 64\naddress = "dhcp"\n' > "$run/kerby/configs/defaults.toml"
-start kerby imaged --name kerby --forwarder "$bus" --state "$run/kerby" --ports 24010-24059 --boot-port 24009 9>&-
+start kerby imaged --name kerby --forwarder "$bus" --state "$run/kerby" --boot-port $port --ports $((port + 1))-$((port + 49)) 9>&-
 start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
 for t in $(seq 200); do
     [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && grep -q "^images kerby up" "$mount/status" && break

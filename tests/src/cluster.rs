@@ -14,6 +14,8 @@ pub struct Cluster {
     pub tree: Tree,
     /// xvmfs; first, so that it ends before those it speaks with.
     pub mount: Daemon,
+    /// imaged; none until [`Cluster::imaged`].
+    pub images: Option<Daemon>,
     /// The agents by server.
     pub agents: BTreeMap<String, Daemon>,
     /// The forwarder.
@@ -107,11 +109,53 @@ impl Cluster {
         let mut args = vec!["--foreground", &bus, &at];
         args.extend(mount);
         let mount = Daemon::start("xvmfs", "xvmfs", &args, path);
-        let mut cluster = Cluster { tree, mount, agents: daemons, forwarder, lab, calls, dir };
+        let mut cluster = Cluster { tree, mount, images: None, agents: daemons, forwarder, lab, calls, dir };
         cluster.mounted();
         wait_eq("the number of servers", servers, || cluster.tree.names("servers").len());
         wait_eq("the number of domains", domains, || cluster.tree.names("domains").len());
         cluster
+    }
+
+    /// Starts imaged on the server kerby, which makes tiny systems by itself, with more flags; waits until the tree shows it. With a lab
+    /// its exports are at the machine's own address in the lab's network.
+    #[track_caller]
+    pub fn imaged(&mut self, flags: &[&str]) {
+        let state = self.images_dir();
+        std::fs::create_dir_all(state.join("configs")).expect("a folder in the scratch folder");
+        let defaults = "os = \"tiny\"\nmemory = 96\nswap = 16\ndisk = 64\naddress = \"none\"\n";
+        std::fs::write(state.join("configs/defaults.toml"), defaults).expect("a file in the scratch folder");
+        // tests run side by side, in one process and in several
+        let count = PORTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let first = 20_000 + (std::process::id() as usize * 7 + count) % 250 * 40;
+        let (boot, ports) = (first.to_string(), format!("{}-{}", first + 1, first + 39));
+        let (bus, state) = (self.bus(), state.to_string_lossy().into_owned());
+        let mut args = vec!["--name", "kerby", "--forwarder", &bus, "--state", &state, "--heartbeat", "0.5"];
+        args.extend(["--boot-port", &boot, "--ports", &ports]);
+        let address = self.lab.as_ref().map(Lab::address);
+        if let Some(address) = &address {
+            args.extend(["--listen", address, "--insecure"]);
+        }
+        args.extend(flags);
+        self.images = Some(Daemon::start("kerby", "imaged", &args, self.dir.path()));
+        wait_for("imaged in the tree", || {
+            self.tree.get("status").ok()?.contains("images kerby up").then_some(())
+        });
+    }
+
+    /// imaged's state directory.
+    pub fn images_dir(&self) -> PathBuf {
+        self.dir.path().join("kerby")
+    }
+
+    /// imaged's process.
+    #[track_caller]
+    pub fn images(&mut self) -> &mut Daemon {
+        self.images.as_mut().expect("a cluster with imaged")
+    }
+
+    /// The processes that export disks for this cluster's imaged.
+    pub fn exporters(&self) -> Vec<i32> {
+        exporters(&format!("{}/run/", self.images_dir().display()))
     }
 
     /// Waits until the mount is there; fails when xvmfs ends instead.
@@ -226,6 +270,21 @@ impl Cluster {
     }
 }
 
+/// Counts the clusters of this process that have imaged: each has ports of its own.
+static PORTS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Numbers of the `qemu-storage-daemon` processes whose command line holds `text`.
+fn exporters(text: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("it is mounted");
+    let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let is = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.starts_with("qemu-storage-daemon") && line.contains(text)
+    };
+    numbers.filter(is).collect()
+}
+
 fn bus(dir: &Path) -> String {
     format!("ipc://{}/bus", dir.display())
 }
@@ -244,6 +303,13 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let failing = std::thread::panicking();
         let root = self.root();
+        // what exports disks outlives imaged, and must not outlive the test
+        drop(self.images.take());
+        for pid in self.exporters() {
+            // errors mean that it has ended
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
         if self.mount.is_alive() && !failing {
             self.mount.thaw();
             self.mount.stop();

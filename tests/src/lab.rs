@@ -123,6 +123,11 @@ impl Lab {
         format!("x{:04x}", std::process::id() & 0xffff)
     }
 
+    /// The machine's own address in its network.
+    pub fn address(&self) -> String {
+        format!("{}.1", self.net())
+    }
+
     /// The first three numbers of its network: another one for each process.
     fn net(&self) -> String {
         let n = std::process::id() % 40_000;

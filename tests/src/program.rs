@@ -38,6 +38,8 @@ fn folder() -> PathBuf {
         "-p",
         "xvm-agentd",
         "-p",
+        "xvm-imaged",
+        "-p",
         "xvm-bus",
         "--target-dir",
     ]);
