@@ -113,7 +113,8 @@ impl Exports {
         }
     }
 
-    /// Ends the daemon of `key`, and with it all of its exports. `Ok` when none runs.
+    /// Ends the daemon of `key`, and with it all of its exports. `Ok` when none runs; to know that, each process of this machine is
+    /// looked at, so ask [`Exports::running`] first when there are many keys.
     pub async fn end(&self, key: &str) -> Result<(), ExportError> {
         self.set(key, &Wanted::default()).await
     }
@@ -162,7 +163,10 @@ impl Exports {
         }
         let found = match found {
             Some(found) => found,
-            None => start::start(&self.place, key, wanted.port).await?,
+            None => {
+                wanted.check(key)?;
+                start::start(&self.place, key, wanted.port).await?
+            }
         };
         self.watch(key, slot, &found);
         converge::converge(&self.place, key, wanted).await

@@ -38,7 +38,7 @@ pub(super) async fn converge(place: &Place, key: &Key, wanted: &Wanted) -> Resul
     // by name alone, before anything else can fail
     let names: BTreeSet<String> = wanted.exports.iter().map(|(name, _)| format!("{MARK}{name}")).collect();
     let now = fence(&mut qmp, |id, _| names.contains(id)).await.map_err(silent)?;
-    wanted.check()?;
+    wanted.check(key)?;
 
     let mut first_error = None;
     let mut nodes = BTreeMap::new();

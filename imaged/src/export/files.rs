@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `KEY.lock` | locked by the daemon as long as it lives |
-//! | `KEY.qmp` | the socket on which it takes orders |
+//! | `KEY.qmp` | the socket on which it takes orders, from one caller at a time: who stays connected there makes it look hung |
 //! | `KEY.pid` | its process number, written by itself: a hint |
 //! | `KEY.log` | what it said |
 
@@ -140,7 +140,10 @@ impl Wanted {
     }
 
     /// What no daemon could serve, by its name.
-    pub(super) fn check(&self) -> Result<(), ExportError> {
+    pub(super) fn check(&self, key: &Key) -> Result<(), ExportError> {
+        if self.port == 0 {
+            return Err(ExportError::Refused { what: key.to_string(), why: "it has no port".into() });
+        }
         for (i, (name, node)) in self.exports.iter().enumerate() {
             let refused = |why: String| Err(ExportError::Refused { what: name.clone(), why });
             if !word(name) || name.len() > 200 {
@@ -198,11 +201,13 @@ mod tests {
             volumes: vec![disk.clone()],
             exports: exports.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
         };
-        assert!(wanted(&[("a.b.1", "disk"), ("a.c.2", "disk")]).check().is_ok());
+        let key = Key::parse("a", &place("/run")).expect("a key");
+        assert!(wanted(&[("a.b.1", "disk"), ("a.c.2", "disk")]).check(&key).is_ok());
+        assert!(Wanted { port: 0, ..wanted(&[]) }.check(&key).is_err());
         for bad in
             [&[("a", "swap")][..], &[("", "disk")], &[("a,b", "disk")], &[("a", "disk"), ("a", "disk")]]
         {
-            assert!(wanted(bad).check().is_err(), "{bad:?}");
+            assert!(wanted(bad).check(&key).is_err(), "{bad:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -88,22 +88,22 @@ pub(super) async fn find(place: &Arc<Place>, key: &Key) -> Result<Option<Process
     let look = move || {
         let option = p.socket_option(&k);
         let is = |arguments: &[String]| arguments.contains(&option);
-        let hint = std::fs::read_to_string(p.file(&k, "pid")).ok().and_then(|t| t.trim().parse().ok());
-        if let Some(found) = hint.and_then(|pid| Process::open(pid, is)) {
-            return Ok(Some(found));
+        let until = Instant::now() + DYING;
+        loop {
+            let hint = std::fs::read_to_string(p.file(&k, "pid")).ok().and_then(|t| t.trim().parse().ok());
+            let found = hint.and_then(|pid| Process::open(pid, is));
+            let found = found.or_else(|| numbers().find_map(|pid| Process::open(pid, is)));
+            // what ends at this moment has lost its command line and not yet its lock, what begins has not got its own yet
+            if found.is_some() || !locked(&p, &k)? {
+                return Ok(found);
+            }
+            if Instant::now() > until {
+                return Err(ExportError::Stray { key: k.to_string(), lock: p.file(&k, "lock") });
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        let found = numbers().find_map(|pid| Process::open(pid, is));
-        if found.is_some() {
-            return Ok(found);
-        }
-        // what ends at this moment has lost its command line, and not yet its lock
-        if !freed(&p, &k)? {
-            return Err(ExportError::Stray { key: k.to_string(), lock: p.file(&k, "lock") });
-        }
-        Ok(None)
     };
-    // a little more than the wait in `freed`
-    let bound = LOOKING + DYING;
+    let bound = DYING + LOOKING;
     match tokio::time::timeout(bound, tokio::task::spawn_blocking(look)).await {
         Ok(Ok(found)) => found,
         _ => Err(ExportError::Stray { key: key.to_string(), lock: place.file(key, "lock") }),
@@ -147,16 +147,4 @@ fn locked(place: &Place, key: &Key) -> Result<bool, ExportError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(io(e)),
     }
-}
-
-/// Waits for the lock to become free, [`DYING`] at most.
-fn freed(place: &Place, key: &Key) -> Result<bool, ExportError> {
-    let until = std::time::Instant::now() + DYING;
-    while locked(place, key)? {
-        if std::time::Instant::now() > until {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(true)
 }

@@ -10,6 +10,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 use xvm_imaged::export::Exports;
 
@@ -20,13 +21,23 @@ const LIFE: &str = "XVM_TEST_EXPORT_LIFE";
 #[tokio::test]
 async fn a_life_of_imaged() {
     let Ok(told) = std::env::var(LIFE) else { return };
-    let (dir, port) = told.split_once(' ').expect("directory and port");
-    let dir = Path::new(dir);
-    let exports = Exports::new(place(dir));
-    let want = wanted(port.parse().expect("a port"), &dir.join("disk"), &["a.ferby.1", "a.gerby.2"]);
-    exports.set("a", &want).await.expect("served");
+    let words: Vec<&str> = told.split(' ').collect();
+    let [how, port, dir] = words[..] else { panic!("how, port and directory") };
+    let (exports, disk) = (Exports::new(place(Path::new(dir))), Path::new(dir).join("disk"));
+    let want = |names: &[&str]| wanted(port.parse().expect("a port"), &disk, names);
+    if how == "stays" {
+        exports.set("a", &want(&["a.ferby.1", "a.gerby.2"])).await.expect("served");
+    }
     println!("\nready");
-    std::future::pending::<()>().await;
+    if how == "stays" {
+        std::future::pending::<()>().await;
+    }
+    for i in 0.. {
+        let (one, two) = (format!("a.ferby.{i}"), format!("a.gerby.{i}"));
+        for names in [&[&*one][..], &[&*one, &*two], &[&*two], &[]] {
+            exports.set("a", &want(names)).await.expect("served");
+        }
+    }
 }
 
 struct Life(Child);
@@ -38,11 +49,11 @@ impl Drop for Life {
     }
 }
 
-/// Runs a life of imaged until it has set its exports, in a process group of its own.
-fn life(rig: &Rig, port: u16) -> Life {
+/// Runs a life of imaged, in a process group of its own, until it has set two exports and `stays`, or begins to set others all the time.
+fn life(how: &str, rig: &Rig, port: u16) -> Life {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "crash::a_life_of_imaged", "--nocapture"]);
-    command.env(LIFE, format!("{} {port}", rig.dir.path().display()));
+    command.env(LIFE, format!("{how} {port} {}", rig.dir.path().display()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     let mut life = Life(command.spawn().expect("started"));
     let out = life.0.stdout.take().expect("piped");
@@ -55,7 +66,7 @@ fn life(rig: &Rig, port: u16) -> Life {
 async fn imaged_is_killed_and_its_disks_go_on() {
     let rig = Rig::new();
     let (port, disk) = (port(), rig.file("disk", 1 << 20));
-    let mut first = life(&rig, port);
+    let mut first = life("stays", &rig, port);
     let pid = rig.pid("a");
     let mut guest = Client::open(port, "a.gerby.2").expect("it may use the disk");
     guest.write(0, &[1; 4096]).expect("written");
@@ -76,6 +87,41 @@ async fn imaged_is_killed_and_its_disks_go_on() {
     signal(pid, Signal::SIGKILL);
     assert_eq!(deaths.recv().await.as_deref(), Some("a"), "also one that an earlier life has started");
     exports.end("a").await.expect("ended");
+}
+
+/// Killed, or given up, in the middle of anything: the next call makes it true.
+#[tokio::test]
+async fn whatever_was_interrupted_is_mended_by_the_next_call() {
+    let rig = Rig::new();
+    let (port, disk) = (port(), rig.file("disk", 1 << 20));
+    for round in 0..16u64 {
+        let mut life = life("goes-on", &rig, port);
+        // the moment is what varies: nothing is waited for
+        tokio::time::sleep(Duration::from_micros(round * 4_700)).await;
+        life.0.kill().expect("killed");
+        life.0.wait().expect("it ended");
+        let exports = rig.exports();
+        if round % 3 == 0 {
+            exports.end("a").await.expect("ended");
+            assert!(pids(&rig.run("")).is_empty(), "round {round}");
+        } else {
+            exports.set("a", &wanted(port, &disk, &["a.herby.1"])).await.expect("served");
+            assert_eq!((listed(port).len(), pids(&rig.run("")).len()), (1, 1), "round {round}");
+        }
+    }
+    let exports = rig.exports();
+    for round in 0..40u64 {
+        let (one, two) = (format!("a.ferby.{round}"), format!("a.gerby.{round}"));
+        let want = match round % 3 {
+            0 => wanted(port, &disk, &[&one]),
+            1 => wanted(port, &disk, &[&one, &two]),
+            _ => wanted(port, &disk, &[]),
+        };
+        let bound = Duration::from_micros(round * 1_100);
+        let _given_up = tokio::time::timeout(bound, exports.set("a", &want)).await;
+        exports.set("a", &wanted(port, &disk, &[&two])).await.expect("served");
+        assert_eq!(listed(port), [two.as_str()], "round {round}");
+    }
 }
 
 #[tokio::test]
