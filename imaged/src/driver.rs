@@ -299,8 +299,8 @@ impl Driver {
         }
         let (dir, port) = (self.boot.0.clone(), self.boot.1);
         let volumes =
-            blobs.iter().map(|b| ExportVolume { node: short(b), path: dir.join(b.name()), writable: false });
-        let exports = blobs.iter().map(|b| (b.name(), short(b))).collect();
+            blobs.iter().map(|b| ExportVolume { node: b.name(), path: dir.join(b.name()), writable: false });
+        let exports = blobs.iter().map(|b| (b.name(), b.name())).collect();
         let wanted = Wanted { port, volumes: volumes.collect(), exports };
         self.boot.2 = blobs;
         let set = self.exporter.set(BOOT_KEY, wanted);
@@ -323,11 +323,6 @@ impl Driver {
         let reply = Reply { id: ticket.id, answer, news: None };
         self.publisher.publish(Topic::Reply(ticket.client), Body::Reply(Box::new(reply)));
     }
-}
-
-/// A node's name has 31 characters at most.
-fn short(blob: &Blob) -> String {
-    format!("b{}", &blob.sha256[..blob.sha256.len().min(30)])
 }
 
 fn part(path: &std::path::Path, from: u64) -> std::io::Result<String> {

@@ -99,6 +99,7 @@ pub struct Configs {
 /// One config's news: a state, not a difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub enum ConfigChange {
     /// This is all about it.
     Is {
@@ -143,7 +144,7 @@ pub enum ConfigCommand {
     /// Make it: volumes, then the image. `rights` are those of who asks.
     Create {
         /// Settings that differ from the site's defaults.
-        settings: Box<[(Box<str>, Box<str>)]>,
+        settings: settings::Pairs,
         /// Whose it will be.
         rights: Rights,
     },

@@ -164,8 +164,11 @@ pub fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
     (row.set)(config, value.trim()).map_err(|why| format!("{key}: {why}"))
 }
 
+/// Keys and values, as `create` takes them.
+pub type Pairs = Box<[(Box<str>, Box<str>)]>;
+
 /// Reads the words `key=value`; a comma stands for a space in a value (`packages=vim,curl`), for words cannot hold spaces.
-pub fn parse_pairs(words: &[&str]) -> Result<Box<[(Box<str>, Box<str>)]>, String> {
+pub fn parse_pairs(words: &[&str]) -> Result<Pairs, String> {
     let mut probe = Config::new(uuid::Uuid::nil());
     words
         .iter()
