@@ -16,3 +16,15 @@ pub struct Site<'a> {
     /// Whether the server has hardware to run guests (KVM).
     pub kvm: bool,
 }
+
+use crate::{HypervisorKind, Spec};
+
+/// What libvirt's driver of `kind` takes.
+pub fn libvirt_xml(spec: &Spec, kind: HypervisorKind, _site: &Site) -> String {
+    format!("<domain type='{kind}'>\n  <name>{}</name>\n</domain>\n", spec.name)
+}
+
+/// What `xl create` takes.
+pub fn xl_cfg(spec: &Spec, _site: &Site) -> String {
+    format!("name = \"{}\"\n", spec.name)
+}
