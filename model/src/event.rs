@@ -1,6 +1,6 @@
 //! What happened, as one line.
 
-use crate::{DomainName, ServerName, Wall};
+use crate::{ConfigName, DomainName, ServerName, Wall};
 use std::fmt;
 
 /// One change of the cluster as one process saw it.
@@ -25,15 +25,18 @@ pub enum About {
     Server(ServerName),
     /// A domain.
     Domain(DomainName),
+    /// A config.
+    Config(ConfigName),
 }
 
 impl Event {
-    /// Whether a listener at `scope` hears it: the cluster hears all, a server what concerns it, a domain its own.
+    /// Whether a listener at `scope` hears it: the cluster hears all, a server what concerns it, a domain and a config
+    /// their own.
     pub fn heard_at(&self, scope: &About) -> bool {
         match scope {
             About::Cluster => true,
             About::Server(name) => self.about == *scope || self.server.as_ref() == Some(name),
-            About::Domain(_) => self.about == *scope,
+            About::Domain(_) | About::Config(_) => self.about == *scope,
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Event {
             About::Cluster => f.write_str(" cluster")?,
             About::Server(n) => write!(f, " server {n}")?,
             About::Domain(n) => write!(f, " domain {}", word(n.as_str()))?,
+            About::Config(n) => write!(f, " config {n}")?,
         }
         write!(f, " {}", self.text)
     }

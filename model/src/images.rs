@@ -1,5 +1,7 @@
 //! What imaged says of configs, and what it is told.
 
+mod record;
+
 use crate::command::{Verb, quote};
 use crate::config::{Config, Rights, settings};
 use crate::domain::words;
@@ -192,6 +194,10 @@ pub enum ConfigCommand {
         mode: Option<u16>,
     },
     /// A part of its log, at most [`LOG_PART`] bytes: the answer is `done` with it. Changes nothing and is not remembered.
+    ///
+    /// A log is UTF-8 on imaged's disk already (what is not is replaced when it is written), so its bytes are the bytes of the answers:
+    /// a part begins at `from` exactly and ends at a character's border, perhaps shorter than [`LOG_PART`]; at the log's end it is
+    /// empty. Askers begin at 0 or at the end of a part, never inside of a character.
     Log {
         /// From which byte on.
         from: u64,

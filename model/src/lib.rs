@@ -73,4 +73,4 @@ pub use server::{
 pub use spec::{Grant, Spec};
 pub use stamp::{Boot, Stamp, Window};
 pub use topic::{TOPICS, Topic, TopicRow};
-pub use view::{DomainView, Reach, Server, Shown, Thing, View};
+pub use view::{ConfigView, DomainView, Images, Reach, Server, Shown, Thing, View};

@@ -8,6 +8,7 @@
 //! believed once the known life is [`Reach::Down`].
 
 mod apply;
+mod configs;
 mod lost;
 mod place;
 mod rounds;
@@ -15,6 +16,7 @@ mod server;
 mod tell;
 mod thing;
 
+pub use configs::{ConfigView, Images};
 pub use place::{DomainView, Shown};
 pub use thing::{Thing, thing_id};
 
@@ -116,6 +118,8 @@ pub struct View {
     outcomes: OrdMap<DomainName, Arc<Outcome>>,
     /// What each server said last of its rounds of help.
     rounds: OrdMap<ServerName, Arc<rounds::Told>>,
+    /// imaged and its configs.
+    images: Option<Arc<Images>>,
     /// How many rounds ended with each word while we listened.
     ended: [u64; End::ALL.len()],
     /// What was told last of the cluster's balance; none before the first server.
@@ -134,6 +138,7 @@ impl Default for View {
             departures: OrdMap::new(),
             outcomes: OrdMap::new(),
             rounds: OrdMap::new(),
+            images: None,
             ended: [0; End::ALL.len()],
             balance: None,
             joined: None,
@@ -168,7 +173,7 @@ impl View {
         self.servers.len()
     }
 
-    /// The server, domain or round that has this number, see [`thing_id`].
+    /// The server, domain, round or config that has this number, see [`thing_id`].
     pub fn thing(&self, id: u64) -> Option<&Thing> {
         self.things.get(&id)
     }
@@ -180,9 +185,7 @@ impl View {
 
     /// How well a server is heard at `now`. Without a forwarder nobody can be heard, so no server is then called down.
     pub fn reach(&self, server: &Server, now: Mono) -> Reach {
-        let interval = u64::from(server.beat.settings.heartbeat_ms).max(1);
-        let silent_since = server.heard.mono.max(if self.link.up { self.link.since } else { Mono(0) });
-        let missed = now.since(silent_since) / interval;
+        let missed = self.missed(server.heard.mono, server.beat.settings.heartbeat_ms, now);
         if missed >= DOWN_AFTER && self.link.up {
             Reach::Down
         } else if missed >= STALE_AFTER || server.beat.stale.is_some() {
@@ -192,5 +195,11 @@ impl View {
         } else {
             Reach::Maintenance
         }
+    }
+
+    /// How many messages that come every `interval_ms` milliseconds are missing. After the forwarder came back all get their time.
+    fn missed(&self, heard: Mono, interval_ms: u32, now: Mono) -> u64 {
+        let silent_since = heard.max(if self.link.up { self.link.since } else { Mono(0) });
+        now.since(silent_since) / u64::from(interval_ms).max(1)
     }
 }

@@ -151,6 +151,7 @@ impl Cluster {
             Place::Server(name) => Subject::Server(view.server(name.as_str())?.clone()),
             Place::Domain(name) => Subject::Domain(Box::new(view.domain(name.as_str(), now.mono)?)),
             Place::Round(id) => Subject::Round(view.round(id)?.clone()),
+            Place::Config(name) => Subject::Config(view.config(name.as_str())?.clone()),
         };
         Some(Scene { cluster: self, view, now, thing })
     }

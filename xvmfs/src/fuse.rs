@@ -8,6 +8,8 @@
 
 use crate::handle::{Body, Handle, Handles, Mode, Now};
 use crate::inode::Inode;
+use crate::rights::Who;
+use crate::tree::make::Change;
 use crate::tree::{Attr, FileKind, Tree};
 use fuser::{
     AccessFlags, BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
@@ -114,7 +116,8 @@ pub fn start(fs: Fs, at: &Path, options: &Options) -> io::Result<Connection> {
 /// What the kernel speaks FUSE through; a user who mounts needs it readable and writable.
 const DEVICE: &str = "/dev/fuse";
 
-/// The file system.
+/// The file system. Clones are the same one.
+#[derive(Clone)]
 pub struct Fs {
     /// What is shown.
     tree: Tree,
@@ -140,6 +143,7 @@ impl Fs {
     }
 
     fn file_attr(&self, a: Attr) -> FileAttr {
+        let (uid, gid) = a.owner.map_or(self.owner, |who| (who.uid, who.gid));
         let (mtime, born) = (time(a.mtime), time(self.tree.born()));
         // a directory's ctime stays: tar takes another ctime after reading for a change of what it read
         let (kind, ctime) = match a.kind {
@@ -158,8 +162,8 @@ impl Fs {
             kind,
             perm: a.mode,
             nlink: 1,
-            uid: self.owner.0,
-            gid: self.owner.1,
+            uid,
+            gid,
             rdev: 0,
             blksize: 4096,
             flags: 0,
@@ -171,9 +175,20 @@ impl Fs {
         let mut attr = self.tree.attr(ino)?;
         let own = open.and_then(|fh| self.handles.size_of(fh.0));
         if let Some((size, mtime)) = own.or_else(|| self.handles.size_for(ino, pid)) {
-            (attr.size, attr.mtime) = (size, mtime);
+            (attr.size, attr.mtime) = (size.unwrap_or(attr.size), mtime);
         }
         Ok(attr)
+    }
+
+    /// `chown` and `chmod`.
+    fn own(&self, ino: u64, change: Change, reply: ReplyAttr) {
+        let fs = self.clone();
+        self.rt.spawn(async move {
+            match fs.tree.own(ino, change).await.and_then(|()| fs.tree.attr(ino)) {
+                Ok(attr) => reply.attr(attr_ttl(&attr), &fs.file_attr(attr)),
+                Err(failure) => reply.error(errno(&failure)),
+            }
+        });
     }
 
     fn refuse(&self, ino: INodeNo, what: &str, name: &OsStr) -> Errno {
@@ -184,6 +199,10 @@ impl Fs {
             "the tree shows what is there; files are made and removed by commands (see README)",
         ))
     }
+}
+
+fn who(req: &Request) -> Who {
+    Who { uid: req.uid(), gid: req.gid() }
 }
 
 fn errno(failure: &Failure) -> Errno {
@@ -220,7 +239,7 @@ impl Filesystem for Fs {
         match self.tree.lookup(parent.0, name) {
             Ok(mut attr) => {
                 if let Some((size, mtime)) = self.handles.size_for(attr.ino, req.pid()) {
-                    (attr.size, attr.mtime) = (size, mtime);
+                    (attr.size, attr.mtime) = (size.unwrap_or(attr.size), mtime);
                 }
                 let file = self.file_attr(attr);
                 reply.entry_with_ttls(attr_ttl(&attr), entry_ttl(&attr), &file, Generation(0));
@@ -258,12 +277,11 @@ impl Filesystem for Fs {
             Ok(attr) => attr,
             Err(failure) => return reply.error(errno(&failure)),
         };
-        let writable = attr.kind == FileKind::File && attr.mode & 0o222 != 0;
-        let (code, what, why) = if mode.is_some() {
-            (Code::Permission, "change the mode of", "modes are fixed")
-        } else if uid.is_some() || gid.is_some() {
-            (Code::Permission, "change the owner of", "all belongs to who mounted it; see uid= and gid=")
-        } else if !writable {
+        if mode.is_some() || uid.is_some() || gid.is_some() {
+            return self.own(ino.0, Change { uid, gid, mode }, reply);
+        }
+        let writable = attr.kind == FileKind::File && self.tree.is_writable(ino.0);
+        let (code, what, why) = if !writable {
             (Code::Permission, "change", "it is read-only")
         } else if size.is_some_and(|n| n != 0) {
             (Code::Invalid, "cut", "only to nothing, as `>` does")
@@ -286,16 +304,46 @@ impl Filesystem for Fs {
         reply.error(self.refuse(parent, "make", name));
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(self.refuse(parent, "make the directory", name));
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        if !self.tree.holds_configs(parent.0) {
+            return reply.error(self.refuse(parent, "make the directory", name));
+        }
+        let (fs, name, who) = (self.clone(), name.to_string_lossy().into_owned(), who(req));
+        self.rt.spawn(async move {
+            let made = fs.tree.make_dir(&name, who, mode & !umask).await;
+            match made.and_then(|ino| fs.tree.attr(ino)) {
+                Ok(attr) => {
+                    let file = fs.file_attr(attr);
+                    reply.entry_with_ttls(attr_ttl(&attr), entry_ttl(&attr), &file, Generation(0));
+                }
+                Err(failure) => reply.error(errno(&failure)),
+            }
+        });
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.handles.removers.tries(parent.0, req.pid());
         reply.error(self.refuse(parent, "remove", name));
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply.error(self.refuse(parent, "remove the directory", name));
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let config = name.to_str().filter(|_| self.tree.holds_configs(parent.0));
+        let Some(name) = config else {
+            return reply.error(self.refuse(parent, "remove the directory", name));
+        };
+        let dir = self.tree.lookup(parent.0, name).map(|attr| attr.ino);
+        if dir.as_ref().is_ok_and(|dir| self.handles.removers.has_tried(*dir, req.pid())) {
+            let why = "this program has tried to remove its files first; only rmdir(1) removes a config";
+            let what = format!("remove the directory configs/{name}");
+            return reply.error(errno(&self.tree.refuse(dir.unwrap_or(parent.0), &what, why)));
+        }
+        let (tree, name) = (self.tree.clone(), name.to_owned());
+        self.rt.spawn(async move {
+            match tree.remove_dir(&name).await {
+                Ok(()) => reply.ok(),
+                Err(failure) => reply.error(errno(&failure)),
+            }
+        });
     }
 
     fn symlink(&self, _: &Request, parent: INodeNo, name: &OsStr, _: &Path, reply: ReplyEntry) {
@@ -344,7 +392,7 @@ impl Filesystem for Fs {
             OpenAccMode::O_WRONLY => Mode::Write,
             OpenAccMode::O_RDWR => Mode::Both,
         };
-        match self.handles.open(&self.tree, ino.0, req.pid(), mode) {
+        match self.handles.open(&self.tree, ino.0, (req.pid(), who(req)), mode) {
             Ok((number, handle)) => {
                 let how = if handle.is_stream() {
                     FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
@@ -372,6 +420,17 @@ impl Filesystem for Fs {
         let size = size as usize;
         if let Some(text) = handle.text(offset, size) {
             return reply.data(text);
+        }
+        if let Body::Log(_) = &handle.body {
+            let cluster = self.tree.cluster.clone();
+            self.rt.spawn(async move {
+                let Body::Log(log) = &handle.body else { return reply.error(Errno::EBADF) };
+                match log.read(&cluster, offset, size).await {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(failure) => reply.error(errno(&failure)),
+                }
+            });
+            return;
         }
         match handle.read(&self.tree.cluster, offset, size) {
             Now::Bytes(bytes) => reply.data(&bytes),

@@ -5,12 +5,17 @@
 //! | text, or anything that is only read | the text of the open, by offset | |
 //! | `ctl`, setting, to be written | [`writer`]: answers | lines, run one by one |
 //! | `events` | [`crate::stream`]: lines, held until there are some | |
+//! | `keys` of a config, to be written | [`writer`]: answers | [`value`]: one value of several lines |
+//! | `log` of a config | [`log`]: asked of imaged, by offset | |
 //! | `wait` | [`wait`]: held until no job runs | |
 //! | directory | its names at the open | |
 
 mod bell;
 mod lines;
+pub mod log;
 pub mod process;
+pub mod removers;
+pub mod value;
 pub mod wait;
 mod walks;
 pub mod writer;
@@ -19,8 +24,11 @@ pub use bell::{Bell, Waker};
 
 use crate::cluster::Cluster;
 use crate::inode::Inode;
+use crate::rights::Who;
 use crate::stream::Stream;
 use crate::tree::{Entry, Opened, Tree};
+use log::Log;
+use removers::Removers;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -63,6 +71,8 @@ pub enum Body {
     Events(Arc<Stream>),
     /// The end of jobs.
     Wait(Arc<Wait>),
+    /// A log: read by [`Log::read`], which waits for imaged.
+    Log(Box<Log>),
 }
 
 /// What a read gives at once.
@@ -84,7 +94,7 @@ impl Handle {
     pub fn read(&self, cluster: &Cluster, offset: u64, size: usize) -> Now {
         let nothing = if self.walker { Now::Bytes(Vec::new()) } else { Now::Nothing };
         match &self.body {
-            Body::Dir(_) => Now::Bytes(Vec::new()),
+            Body::Dir(_) | Body::Log(_) => Now::Bytes(Vec::new()),
             Body::Text(text) => Now::Bytes(slice(text, offset, size).to_vec()),
             Body::Writer(writer, _) => Now::Bytes(writer.read(size)),
             Body::Events(stream) => stream.read(offset, size).map_or(nothing, Now::Bytes),
@@ -147,15 +157,16 @@ impl Handle {
         }
     }
 
-    /// The file's size as who has opened it sees it.
-    fn size(&self) -> u64 {
-        match &self.body {
+    /// The file's size as who has opened it sees it; none when that is the size which the tree tells.
+    fn size(&self) -> Option<u64> {
+        Some(match &self.body {
             Body::Dir(_) => 0,
             Body::Text(text) => text.len() as u64,
             Body::Writer(_, size) => *size,
             Body::Events(stream) => stream.size(),
             Body::Wait(wait) => wait.size(),
-        }
+            Body::Log(_) => return None,
+        })
     }
 }
 
@@ -193,6 +204,8 @@ pub struct Handles {
     open: RwLock<Open>,
     /// Who copies or searches whole directories.
     walks: Walks,
+    /// Who removes whole directories file by file.
+    pub removers: Removers,
 }
 
 #[derive(Debug, Default)]
@@ -203,9 +216,15 @@ struct Open {
 }
 
 impl Handles {
-    /// Opens a file on behalf of `pid`. What cannot be written is refused here too: root passes the kernel's
+    /// Opens a file on behalf of the thread `pid` of `who`. What cannot be written is refused here too: root passes the kernel's
     /// check of modes.
-    pub fn open(&self, tree: &Tree, ino: u64, pid: u32, mode: Mode) -> Result<(u64, Arc<Handle>), Failure> {
+    pub fn open(
+        &self,
+        tree: &Tree,
+        ino: u64,
+        (pid, who): (u32, Who),
+        mode: Mode,
+    ) -> Result<(u64, Arc<Handle>), Failure> {
         let (write, dialogue) = (mode != Mode::Read, mode == Mode::Both);
         let cluster = &tree.cluster;
         let dir = Inode::parse(ino).map_or(ino, |i| Inode { row: None, ..i }.number());
@@ -213,11 +232,11 @@ impl Handles {
         let body = match (tree.open(ino)?, write) {
             (Opened::Setting(place, row, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Box::new(Writer::new(place, Some(row), text, dialogue)), size)
+                Body::Writer(Box::new(Writer::new(place, Some(row), text, dialogue, who)), size)
             }
             (Opened::Ctl(place, text), true) => {
                 let size = text.len() as u64;
-                Body::Writer(Box::new(Writer::new(place, None, text, dialogue)), size)
+                Body::Writer(Box::new(Writer::new(place, None, text, dialogue, who)), size)
             }
             (_, true) => {
                 let what = format!("open {} for writing", tree.path(ino));
@@ -226,6 +245,7 @@ impl Handles {
             (Opened::Text(text) | Opened::Setting(_, _, text) | Opened::Ctl(_, text), false) => {
                 Body::Text(text)
             }
+            (Opened::Log(name), false) => Body::Log(Box::new(Log::new(name))),
             (Opened::Events(place), false) => {
                 walker = self.walks.is_walker(dir, pid);
                 Body::Events(cluster.streams().open(place.about(), cluster.now().wall))
@@ -296,8 +316,8 @@ impl Handles {
     }
 
     /// The size and time of an inode for `pid`, when it has the file open: that of its own, latest open. So fstat(2) after open(2)
-    /// tells the length of what read(2) gives.
-    pub fn size_for(&self, ino: u64, pid: u32) -> Option<(u64, Wall)> {
+    /// tells the length of what read(2) gives. Without a size of its own it has that of the tree.
+    pub fn size_for(&self, ino: u64, pid: u32) -> Option<(Option<u64>, Wall)> {
         let same: Vec<Arc<Handle>> = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
             open.by_inode.get(&ino)?.clone()
@@ -308,7 +328,7 @@ impl Handles {
     }
 
     /// The size and time of an open file.
-    pub fn size_of(&self, number: u64) -> Option<(u64, Wall)> {
+    pub fn size_of(&self, number: u64) -> Option<(Option<u64>, Wall)> {
         self.get(number).map(|h| (h.size(), h.mtime))
     }
 }

@@ -11,7 +11,7 @@
 
 use xvm_model::round::RoundId;
 use xvm_model::view::thing_id;
-use xvm_model::{DomainName, ServerName, Thing};
+use xvm_model::{ConfigName, DomainName, ServerName, Thing};
 
 /// The inode number of the mount's root.
 pub const ROOT: u64 = 1;
@@ -30,6 +30,8 @@ pub enum TableId {
     Link = 4,
     /// `help/ROUND`.
     Round = 5,
+    /// `configs/NAME`.
+    Config = 6,
 }
 
 /// An inode number taken apart.
@@ -65,6 +67,7 @@ impl Inode {
             3 => TableId::Domain,
             4 => TableId::Link,
             5 => TableId::Round,
+            6 => TableId::Config,
             _ => return None,
         };
         let row = ((number >> 48 & 0xff) as u8).checked_sub(1);
@@ -86,6 +89,11 @@ impl Inode {
         Inode { table: TableId::Round, row, thing: thing_id(&Thing::Round(id.clone())) }
     }
 
+    /// `configs/NAME` or a file in it.
+    pub fn config(name: &ConfigName, row: Option<u8>) -> Self {
+        Inode { table: TableId::Config, row, thing: thing_id(&Thing::Config(name.clone())) }
+    }
+
     /// The link to a domain in a server's directory.
     pub fn link(name: &DomainName) -> Self {
         Inode { table: TableId::Link, row: None, thing: thing_id(&Thing::Domain(name.clone())) }
@@ -104,8 +112,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..5, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
-            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round][table];
+        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..6, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
+            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config][table];
             let inode = Inode { table, row, thing };
             prop_assert_eq!(Inode::parse(inode.number()), Some(inode));
         }

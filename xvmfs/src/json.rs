@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use xvm_model::round::Round;
-use xvm_model::{DomainView, Now, Server, View};
+use xvm_model::{ConfigView, DomainView, Now, Server, View};
 
 /// With indents and a line end.
 pub fn pretty(value: &Value) -> String {
@@ -42,6 +42,23 @@ pub fn server(view: &View, s: &Server, now: Now) -> Value {
         map.insert("last".into(), json!(s.last()));
         let names: Vec<_> = view.domains_of(s, now.mono).collect();
         map.insert("domains".into(), json!(names));
+    }
+    value
+}
+
+/// A config: its record with imaged as the view knows it. Sizes in MiB, times in milliseconds since 1970.
+pub fn config(view: &View, c: &ConfigView, now: Now) -> Value {
+    let mut value = serde_json::to_value(&c.record).expect("records have string keys only");
+    if let (Value::Object(map), Some(images)) = (&mut value, view.images()) {
+        map.insert("job".into(), json!(c.record.job));
+        map.insert("remaining".into(), json!(c.record.remaining));
+        map.insert("last".into(), json!(c.last()));
+        map.insert("leases".into(), json!(c.record.leases));
+        map.insert("wrong".into(), json!(c.record.wrong));
+        map.insert("imaged".into(), json!(images.name));
+        map.insert("imaged_state".into(), json!(view.images_reach(images, now.mono).word()));
+        map.insert("heard".into(), json!(images.heard.wall));
+        map.insert("age_ms".into(), json!(now.mono.since(images.heard.mono)));
     }
     value
 }

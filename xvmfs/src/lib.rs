@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`row`], [`tables`] | the files, one row each: name, mode, one line about it, functions |
 //! | [`inode`] | inode numbers, computed |
+//! | [`rights`] | whose a directory is, as `chown` and `chmod` on a config say |
 //! | [`tree`] | lookup, listing, attributes, open: the tree without FUSE |
 //! | [`cluster`] | what the mount knows, and the task that feeds it from the bus |
 //! | [`orders`] | from a line in a file to the answer of the daemon that carries it out |
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod mount;
 pub mod orders;
 pub mod refusals;
+pub mod rights;
 pub mod row;
 pub mod run;
 pub mod stream;

@@ -4,7 +4,7 @@ use crate::row::Scene;
 use std::fmt::{Display, Write as _};
 use xvm_model::domain::DomainState;
 use xvm_model::round::End;
-use xvm_model::{BalanceMode, Counters, DomainView, Reach, Server};
+use xvm_model::{BalanceMode, ConfigState, Counters, DomainView, Images, Reach, Server};
 
 /// One family: its name, type and help, then its samples.
 struct Family<'a> {
@@ -34,6 +34,7 @@ pub fn text(scene: &Scene) -> String {
     let mut out = String::new();
     servers(&mut out, scene);
     domains(&mut out, scene);
+    configs(&mut out, scene);
     help(&mut out, scene);
     bus(&mut out, scene);
     out
@@ -123,6 +124,31 @@ fn domains(out: &mut String, scene: &Scene) {
     devices("xvm_domain_network_sent_bytes_total", "Bytes that the domain sent.", |d| {
         d.domain.nics.iter().map(|n| (n.name.to_string(), n.sent)).collect()
     });
+}
+
+fn configs(out: &mut String, scene: &Scene) {
+    let mut family = Family::new(out, "xvm_configs", "gauge", "Configs by state.");
+    for state in ConfigState::ALL {
+        let n = scene.view.configs().filter(|c| c.record.state == *state).count();
+        family.sample(&[("state", state.word())], n);
+    }
+    let leases: usize = scene.view.configs().map(|c| c.record.leases.len()).sum();
+    Family::new(out, "xvm_leases", "gauge", "Leases that are held.").sample(&[], leases);
+    let gauges: &[Gauge<Images>] = &[
+        ("xvm_images_up", "1 while imaged is heard.", |c, i| {
+            u8::from(c.view.images_reach(i, c.now.mono) == Reach::Up).to_string()
+        }),
+        ("xvm_store_bytes", "Room for volumes.", |_, i| (u128::from(i.said.store.total) << 20).to_string()),
+        ("xvm_store_free_bytes", "Room for volumes that is free.", |_, i| {
+            (u128::from(i.said.store.free) << 20).to_string()
+        }),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = Family::new(out, name, "gauge", help);
+        if let Some(images) = scene.view.images() {
+            family.sample(&[("server", images.name.as_str())], value(scene, images));
+        }
+    }
 }
 
 fn help(out: &mut String, scene: &Scene) {

@@ -4,11 +4,15 @@
 //! knows: whether there is such a server, whether it is heard, and where a migration may go.
 
 mod balance;
+mod configs;
 
 use crate::cluster::Cluster;
+use crate::handle::value::VALUE_MAX;
+use crate::rights::Who;
 use crate::row::{Kind, Place, Row, Scene, Subject};
 use std::time::Duration;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
+use xvm_model::images::CONFIG_VERBS;
 use xvm_model::placement::{best_destination, check_destination};
 use xvm_model::{
     Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Reply, Server,
@@ -20,10 +24,10 @@ use xvm_model::{
 const TURN: Duration = Duration::from_secs(2);
 
 impl Cluster {
-    /// Runs one line of a `ctl` file. What is given back is one line: what is true now, or which job goes on.
-    pub async fn command(&self, place: &Place, line: &[u8]) -> Result<String, Failure> {
-        let result = match checked(line) {
-            Ok(line) => self.run_line(place, line).await,
+    /// Runs one line of a `ctl` file that `who` has opened. What is given back is one line: what is true now, or which job goes on.
+    pub async fn command(&self, place: &Place, line: &[u8], who: Who) -> Result<String, Failure> {
+        let result = match checked(line, LINE_MAX) {
+            Ok(line) => self.run_line(place, line, who).await,
             Err(failure) => Err(failure),
         };
         result.map_err(|failure| self.refuse(place, failure))
@@ -31,7 +35,7 @@ impl Cluster {
 
     /// Writes a setting.
     pub async fn set(&self, place: &Place, row: &Row, text: &[u8]) -> Result<String, Failure> {
-        let result = match checked(text) {
+        let result = match checked(text, VALUE_MAX) {
             Ok(text) => self.run_setting(place, row, text.trim_end_matches(['\n', ' '])).await,
             Err(failure) => Err(failure),
         };
@@ -46,7 +50,7 @@ impl Cluster {
         result.map_err(|failure| self.refuse(&place, failure))
     }
 
-    async fn run_line(&self, place: &Place, line: &str) -> Result<String, Failure> {
+    async fn run_line(&self, place: &Place, line: &str, who: Who) -> Result<String, Failure> {
         match place {
             Place::Cluster => match parse_line(CLUSTER_VERBS, line)? {
                 ClusterCommand::RollCall => {
@@ -55,10 +59,14 @@ impl Cluster {
                     Ok("asked".into())
                 }
                 ClusterCommand::Balance { mode } => self.balance(mode).await,
-                ClusterCommand::Config { name, .. } => {
-                    Err(Failure::new(Code::NotSupported, format!("cannot make {name}: no imaged is heard")))
+                ClusterCommand::Config { name, command } => {
+                    self.order_config(&name, configs::owned(command, who)).await
                 }
             },
+            Place::Config(name) => {
+                let command = parse_line(CONFIG_VERBS, line)?;
+                self.order_config(name, configs::owned(command, who)).await
+            }
             Place::Round(_) => Err(Failure::new(Code::Permission, "a round of help takes no commands")),
             Place::Server(_) => {
                 let command = parse_line(SERVER_VERBS, line)?;
@@ -97,18 +105,24 @@ impl Cluster {
     }
 
     async fn run_setting(&self, place: &Place, row: &Row, text: &str) -> Result<String, Failure> {
-        let Kind::Setting(_, write) = &row.kind else {
-            return Err(Failure::new(
-                Code::Permission,
-                format!("cannot write {}: it is read-only", row.name),
-            ));
-        };
         let (server, order) = {
             let scene = self.scene(place).ok_or_else(|| gone(place))?;
             let path = format!("{}/{}", place.path(), row.name);
-            let order = write(&scene, text)
+            let order = match &row.kind {
+                Kind::Setting(_, write) => write(&scene, text),
+                Kind::Key(setting) => configs::set(&scene, setting, text),
+                _ => {
+                    let why = format!("cannot write {}: it is read-only", row.name);
+                    return Err(Failure::new(Code::Permission, why));
+                }
+            };
+            let order = order
                 .map_err(|why| Failure::invalid(format!("cannot set {path} to {}: {why}", quote(text))))?;
             match (order, &scene.thing) {
+                (Order::Config { name, command }, _) => {
+                    drop(scene);
+                    return self.order_config(&name, command).await;
+                }
                 (Order::Domain { command, .. }, Subject::Domain(_)) => self.domain_order(&scene, command)?,
                 (order, Subject::Server(server)) => {
                     self.reachable(&scene, server, row.name)?;
@@ -205,6 +219,7 @@ impl Cluster {
             Subject::Server(s) if crate::tables::server::is_idle(&scene, s) => {
                 Some(crate::tables::server::outcomes(&scene, s))
             }
+            Subject::Config(c) if c.record.job.is_none() => Some(crate::tables::config::outcome(c)),
             Subject::Domain(d) if d.domain.job.is_none() => Some(crate::tables::domain::outcome(d)),
             _ => None,
         }
@@ -221,12 +236,10 @@ fn answered(reply: Reply) -> Result<String, Failure> {
     }
 }
 
-fn checked(line: &[u8]) -> Result<&str, Failure> {
-    if line.len() > LINE_MAX {
+fn checked(line: &[u8], most: usize) -> Result<&str, Failure> {
+    if line.len() > most {
         let n = line.len();
-        return Err(Failure::invalid(format!(
-            "cannot run a line of {n} bytes: a line has at most {LINE_MAX}"
-        )));
+        return Err(Failure::invalid(format!("cannot run a line of {n} bytes: at most {most} are taken")));
     }
     let text = std::str::from_utf8(line).map_err(|e| {
         let shown = quote(&String::from_utf8_lossy(line));

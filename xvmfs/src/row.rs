@@ -3,10 +3,14 @@
 use crate::cluster::Cluster;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
+use xvm_model::config::settings;
 use xvm_model::round::{Round, RoundId};
-use xvm_model::{About, DomainName, DomainView, Now, Order, Server, ServerName, View};
+use xvm_model::{
+    About, ConfigName, ConfigView, DomainName, DomainView, Now, Order, Server, ServerName, View,
+};
 
 /// One file, or one directory of things.
+#[derive(Clone, Copy)]
 pub struct Row {
     /// The file's name.
     pub name: &'static str,
@@ -30,11 +34,16 @@ pub const ERROR: Row = Row {
 };
 
 /// What a row is.
+#[derive(Clone, Copy)]
 pub enum Kind {
     /// A text that is rendered when the file is opened.
     Text(fn(&Scene) -> String),
     /// A text that can be written in the same form.
     Setting(fn(&Scene) -> String, fn(&Scene, &str) -> Result<Order, String>),
+    /// A setting of a config.
+    Key(&'static settings::Setting),
+    /// A config's log: a file that grows, read from imaged on demand.
+    Log,
     /// Commands: one a line.
     Ctl,
     /// A stream of events from the moment of opening.
@@ -51,17 +60,19 @@ pub enum Kind {
     Links,
     /// The directory `help`.
     Help,
+    /// The directory `configs`.
+    Configs,
 }
 
 impl Kind {
     /// Whether the row is a directory.
     pub fn is_dir(&self) -> bool {
-        matches!(self, Kind::Servers | Kind::Domains | Kind::Links | Kind::Help)
+        matches!(self, Kind::Servers | Kind::Domains | Kind::Links | Kind::Help | Kind::Configs)
     }
 
     /// Whether it can be written.
     pub fn is_writable(&self) -> bool {
-        matches!(self, Kind::Setting(..) | Kind::Ctl)
+        matches!(self, Kind::Setting(..) | Kind::Key(_) | Kind::Ctl)
     }
 }
 
@@ -76,6 +87,8 @@ pub enum Place {
     Domain(DomainName),
     /// `help/ROUND`
     Round(RoundId),
+    /// `configs/NAME`
+    Config(ConfigName),
 }
 
 impl Place {
@@ -86,6 +99,7 @@ impl Place {
             Place::Server(_) => crate::tables::server::ROWS,
             Place::Domain(_) => crate::tables::domain::ROWS,
             Place::Round(_) => crate::tables::round::ROWS,
+            Place::Config(_) => crate::tables::config::ROWS,
         }
     }
 
@@ -96,6 +110,7 @@ impl Place {
             Place::Server(n) => format!("servers/{n}"),
             Place::Domain(n) => format!("domains/{n}"),
             Place::Round(id) => format!("help/{id}"),
+            Place::Config(n) => format!("configs/{n}"),
         }
     }
 
@@ -105,6 +120,7 @@ impl Place {
             Place::Cluster | Place::Round(_) => About::Cluster,
             Place::Server(n) => About::Server(n.clone()),
             Place::Domain(n) => About::Domain(n.clone()),
+            Place::Config(n) => About::Config(n.clone()),
         }
     }
 }
@@ -131,6 +147,8 @@ pub enum Subject {
     Domain(Box<DomainView>),
     /// A round of help.
     Round(Arc<Round>),
+    /// A config.
+    Config(Arc<ConfigView>),
 }
 
 impl Scene<'_> {
@@ -158,12 +176,21 @@ impl Scene<'_> {
         }
     }
 
+    /// The config's record. Rows of the config table are only rendered for configs.
+    pub fn config(&self) -> Option<&ConfigView> {
+        match &self.thing {
+            Subject::Config(c) => Some(c),
+            _ => None,
+        }
+    }
+
     /// Seconds since the thing was heard, as text with one decimal.
     pub fn age(&self) -> String {
         let heard = match &self.thing {
             Subject::Cluster | Subject::Round(_) => return "0.0".into(),
             Subject::Server(s) => s.heard,
             Subject::Domain(d) => d.heard,
+            Subject::Config(_) => self.view.images().map_or(self.now, |i| i.heard),
         };
         seconds(self.now.mono.since(heard.mono))
     }

@@ -24,7 +24,8 @@ const FIRST_VIEW: Duration = Duration::from_secs(2);
 /// What a mount hears.
 pub fn subscriptions(config: &Config) -> Vec<String> {
     let reply = format!("reply.{}", config.client);
-    ["heartbeat.".into(), "domain.".into(), "rounds.".into(), reply, "forwarder.".into()].into()
+    let all = ["heartbeat.", "domain.", "rounds.", "configs", "config", "forwarder."];
+    all.into_iter().map(String::from).chain([reply]).collect()
 }
 
 /// Joins the bus and serves the mount until `shutdown`, or until it is unmounted. `ready` is called when it can be used.

@@ -1,12 +1,15 @@
 //! The tree without FUSE: names to inodes, inodes to rows, rows to attributes and texts. One table feeds lookup, listing and
 //! attributes, so they cannot disagree.
 
+pub mod make;
+
 use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
+use crate::rights::{self, Who};
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
 use xvm_model::round::RoundId;
-use xvm_model::{Code, DomainName, Failure, Server, ServerName, Thing, View, Wall};
+use xvm_model::{Code, ConfigName, DomainName, Failure, Server, ServerName, Thing, View, Wall};
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Attr {
     pub size: u64,
     /// When the thing was last heard of.
     pub mtime: Wall,
+    /// Whose it is; none: of who mounted it.
+    pub owner: Option<Who>,
 }
 
 /// One name in a directory.
@@ -56,6 +61,8 @@ pub enum Label {
     Domain(DomainName),
     /// A round's.
     Round(RoundId),
+    /// A config's.
+    Config(ConfigName),
 }
 
 impl Label {
@@ -66,6 +73,7 @@ impl Label {
             Label::Server(name) => name.as_str(),
             Label::Domain(name) => name.as_str(),
             Label::Round(id) => id,
+            Label::Config(name) => name.as_str(),
         }
     }
 }
@@ -90,6 +98,8 @@ pub enum Opened {
     Setting(Place, &'static Row, String),
     /// This text when read; what is written are commands.
     Ctl(Place, String),
+    /// The log of a config.
+    Log(ConfigName),
     /// Events of a place.
     Events(Place),
     /// Blocks while a job runs at a place.
@@ -118,11 +128,12 @@ impl Tree {
         let inode = Inode::parse(ino).ok_or_else(stale)?;
         let place = match inode.table {
             TableId::Cluster => Place::Cluster,
-            TableId::Server | TableId::Domain | TableId::Link | TableId::Round => {
+            TableId::Server | TableId::Domain | TableId::Link | TableId::Round | TableId::Config => {
                 match (self.cluster.view().thing(inode.thing), inode.table) {
                     (Some(Thing::Server(n)), TableId::Server) => Place::Server(n.clone()),
                     (Some(Thing::Domain(n)), TableId::Domain) => Place::Domain(n.clone()),
                     (Some(Thing::Round(id)), TableId::Round) => Place::Round(id.clone()),
+                    (Some(Thing::Config(n)), TableId::Config) => Place::Config(n.clone()),
                     (Some(Thing::Domain(n)), TableId::Link) => return Ok(Node::Link(n.clone())),
                     _ => return Err(stale()),
                 }
@@ -163,6 +174,11 @@ impl Tree {
                 let round = view.round(name).ok_or_else(|| absent("help", name))?;
                 Inode::round(&round.id, None).number()
             }
+            Node::Row(_, Row { kind: Kind::Configs, .. }) => {
+                let view = self.cluster.view();
+                let config = view.config(name).ok_or_else(|| absent("configs", name))?;
+                Inode::config(&config.record.name, None).number()
+            }
             Node::Row(Place::Server(server), Row { kind: Kind::Links, .. }) => {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
                 let dir = format!("servers/{server}/domains");
@@ -181,22 +197,30 @@ impl Tree {
 
     /// What stat(2) tells.
     pub fn attr(&self, ino: u64) -> Result<Attr, Failure> {
-        let dir = |mode, mtime| Attr { ino, kind: FileKind::Dir, mode, size: 0, mtime };
+        let dir = |mode, mtime, owner| Attr { ino, kind: FileKind::Dir, mode, size: 0, mtime, owner };
         Ok(match self.node(ino)? {
-            Node::Dir(place) => dir(0o755, self.heard(&place)),
+            Node::Dir(place) => match rights::of(&self.cluster.view(), &place) {
+                Some(r) => dir(r.mode & 0o777, self.heard(&place), Some(r.into())),
+                None => dir(0o755, self.heard(&place), None),
+            },
             Node::Link(name) => {
                 let size = link_target(&name).len() as u64;
                 let mtime = self.heard(&Place::Domain(name));
-                Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime }
+                Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime, owner: None }
             }
-            Node::Row(place, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place)),
+            Node::Row(place, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place), None),
             Node::Row(place, row) => {
                 let size = match &row.kind {
                     Kind::Events => crate::stream::HEAD_LEN as u64,
                     Kind::Wait => self.cluster.idle_text(&place).map_or(0, |t| t.len() as u64),
+                    Kind::Log => self.log_size(&place),
                     _ => self.text(&place, row)?.len() as u64,
                 };
-                Attr { ino, kind: FileKind::File, mode: row.mode, size, mtime: self.heard(&place) }
+                let (mode, owner) = match rights::of(&self.cluster.view(), &place) {
+                    Some(r) => (rights::file_mode(r, row), Some(r.into())),
+                    None => (row.mode, None),
+                };
+                Attr { ino, kind: FileKind::File, mode, size, mtime: self.heard(&place), owner }
             }
         })
     }
@@ -221,6 +245,11 @@ impl Tree {
             Ok(Node::Link(name)) => format!("the link to {name}"),
             Err(_) => "what is gone".into(),
         }
+    }
+
+    /// Whether an inode is a file that takes writes, whatever its mode.
+    pub fn is_writable(&self, ino: u64) -> bool {
+        matches!(self.node(ino), Ok(Node::Row(_, row)) if row.kind.is_writable())
     }
 
     /// When it was mounted.
@@ -254,6 +283,11 @@ impl Tree {
                 .rounds()
                 .map(|r| entry(Inode::round(&r.id, None), FileKind::Dir, Label::Round(r.id.clone())))
                 .collect(),
+            Node::Row(_, Row { kind: Kind::Configs, .. }) => view
+                .configs()
+                .map(|c| &c.record.name)
+                .map(|n| entry(Inode::config(n, None), FileKind::Dir, Label::Config(n.clone())))
+                .collect(),
             Node::Row(Place::Server(name), Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
@@ -278,6 +312,7 @@ impl Tree {
             Ok(Node::Dir(Place::Server(_))) => row_of(|k| matches!(k, Kind::Servers)),
             Ok(Node::Dir(Place::Domain(_))) => row_of(|k| matches!(k, Kind::Domains)),
             Ok(Node::Dir(Place::Round(_))) => row_of(|k| matches!(k, Kind::Help)),
+            Ok(Node::Dir(Place::Config(_))) => row_of(|k| matches!(k, Kind::Configs)),
             Ok(Node::Row(Place::Server(name), ..)) => Inode::server(&name, None).number(),
             _ => ROOT,
         }
@@ -298,7 +333,11 @@ impl Tree {
             Kind::Events => Opened::Events(place),
             Kind::Wait => Opened::Wait(place),
             Kind::Ctl => Opened::Ctl(place.clone(), self.text(&place, row)?),
-            Kind::Setting(..) => Opened::Setting(place.clone(), row, self.text(&place, row)?),
+            Kind::Log => match place {
+                Place::Config(name) => Opened::Log(name),
+                _ => Opened::Text(String::new()),
+            },
+            Kind::Setting(..) | Kind::Key(_) => Opened::Setting(place.clone(), row, self.text(&place, row)?),
             _ => Opened::Text(self.text(&place, row)?),
         })
     }
@@ -358,14 +397,23 @@ impl Tree {
         let scene = self.cluster.scene(place).ok_or_else(|| absent("", &place.path()))?;
         Ok(match &row.kind {
             Kind::Text(render) | Kind::Setting(render, _) => render(&scene),
+            Kind::Key(setting) => {
+                scene.config().map(|c| (setting.show)(&c.record.config) + "\n").unwrap_or_default()
+            }
             Kind::Ctl => match place {
                 Place::Cluster => crate::tables::cluster::help(&scene),
                 Place::Server(_) => crate::tables::server::help(&scene),
                 Place::Domain(_) => crate::tables::domain::help(&scene),
+                Place::Config(_) => crate::tables::config::help(&scene),
                 Place::Round(_) => String::new(),
             },
             _ => String::new(),
         })
+    }
+
+    /// Bytes of a config's log, as imaged said last.
+    fn log_size(&self, place: &Place) -> u64 {
+        self.cluster.scene(place).and_then(|s| s.config().map(|c| c.record.log)).unwrap_or(0)
     }
 
     fn heard(&self, place: &Place) -> Wall {
@@ -373,6 +421,7 @@ impl Tree {
             Some(Subject::Server(s)) => s.heard.wall,
             Some(Subject::Domain(d)) => d.heard.wall,
             Some(Subject::Round(r)) => View::round_changed(&r),
+            Some(Subject::Config(_)) => self.cluster.view().images().map_or(self.born, |i| i.heard.wall),
             Some(Subject::Cluster) | None => self.born,
         }
     }
@@ -385,6 +434,7 @@ fn row_inode(place: &Place, row: usize) -> Inode {
         Place::Server(name) => Inode::server(name, row),
         Place::Domain(name) => Inode::domain(name, row),
         Place::Round(id) => Inode::round(id, row),
+        Place::Config(name) => Inode::config(name, row),
     }
 }
 

@@ -13,8 +13,12 @@ use std::sync::Arc;
 impl View {
     /// Applies what was heard. Messages that are older than what is known change nothing.
     pub fn apply(&mut self, envelope: Envelope, now: Now) -> Vec<Event> {
-        let Sender::Agent(server) = envelope.from.clone() else { return Vec::new() };
         let (stamp, at) = (envelope.stamp(), envelope.at);
+        let server = match envelope.from {
+            Sender::Agent(server) => server,
+            Sender::Images(name) => return self.apply_images(name, stamp, at, envelope.body, now),
+            Sender::Client(_) | Sender::Forwarder(_) => return Vec::new(),
+        };
         match envelope.body {
             Body::Heartbeat(beat) => self.heartbeat(server, stamp, at, *beat, now),
             Body::Domain(change) => self.change(&server, stamp, at, *change, now),
@@ -26,6 +30,19 @@ impl View {
             Body::Rounds(said) => self.hear_rounds(server, stamp, at, said.rounds, now),
             Body::Configs(_) | Body::Config(_) => Vec::new(),
             Body::Command(_) | Body::Watchdog(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
+        }
+    }
+
+    /// What imaged says.
+    fn apply_images(&mut self, name: ServerName, stamp: Stamp, at: Wall, body: Body, now: Now) -> Vec<Event> {
+        match body {
+            Body::Configs(all) => self.hear_configs(name, stamp, at, *all, now),
+            Body::Config(change) => self.hear_config(&name, stamp, at, *change, now),
+            Body::Reply(reply) => match reply.news {
+                Some(News::Config { change }) => self.hear_config(&name, stamp, at, *change, now),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
         }
     }
 
@@ -73,6 +90,7 @@ impl View {
                 }
             }
         }
+        events.extend(self.images_reach_event(now));
         self.end_bridges(now);
         events
     }

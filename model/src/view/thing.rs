@@ -1,10 +1,10 @@
-//! Numbers for servers, domains and rounds, computed from their names: inode numbers are made of them.
+//! Numbers for servers, domains, rounds and configs, computed from their names: inode numbers are made of them.
 
 use super::View;
 use crate::round::RoundId;
-use crate::{DomainName, ServerName};
+use crate::{ConfigName, DomainName, ServerName};
 
-/// A server, a domain or a round of help.
+/// A server, a domain, a round of help or a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
     /// A server of the view.
@@ -13,6 +13,8 @@ pub enum Thing {
     Domain(DomainName),
     /// A round that a server of the view keeps.
     Round(RoundId),
+    /// A config of the view.
+    Config(ConfigName),
 }
 
 /// A number of 48 bits, never 0, from the kind and the name (FNV-1a, folded). Two of 100,000 names share one with a probability of
@@ -22,6 +24,7 @@ pub fn thing_id(thing: &Thing) -> u64 {
         Thing::Server(n) => (b's', n.as_str()),
         Thing::Domain(n) => (b'd', n.as_str()),
         Thing::Round(id) => (b'r', &**id),
+        Thing::Config(n) => (b'c', n.as_str()),
     };
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in std::iter::once(kind).chain(name.bytes()) {

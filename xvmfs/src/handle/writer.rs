@@ -5,11 +5,17 @@
 
 use crate::cluster::Cluster;
 use crate::handle::lines::{Lines, Piece};
-use crate::row::{Place, Row};
+use crate::handle::value::{Step, VALUE_MAX, Value};
+use crate::rights::Who;
+use crate::row::{Kind, Place, Row};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use xvm_model::Failure;
 use xvm_model::command::LINE_MAX;
 
+/// How long a further part of a value waits for the job that the part before it began; with the order itself it stays within what the
+/// tree promises.
+const TURN: Duration = Duration::from_secs(2);
 /// Answers that nobody reads are forgotten beyond this many bytes.
 const UNREAD: usize = 64 << 10;
 
@@ -17,6 +23,8 @@ const UNREAD: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Writer {
     place: Place,
+    /// Who opened it: what its commands make is theirs.
+    who: Who,
     /// The setting; none for `ctl`.
     setting: Option<Setting>,
     /// Whether it is open for reading too, so that each line can be answered.
@@ -30,6 +38,8 @@ pub struct Writer {
 #[derive(Debug, Default)]
 struct Pending {
     lines: Lines,
+    /// The value of a setting of several lines.
+    value: Value,
     /// Why the line that is thrown away was refused: the answer to each further part of it.
     why: Option<Failure>,
     /// The first refusal of a file that is open for writing alone. One script of lines may come as several writes (bash's printf
@@ -56,11 +66,12 @@ struct Answers {
 }
 
 impl Writer {
-    /// Over a file that was just opened with `text`.
-    pub fn new(place: Place, setting: Option<&'static Row>, text: String, dialogue: bool) -> Self {
+    /// Over a file that `who` has just opened with `text`.
+    pub fn new(place: Place, setting: Option<&'static Row>, text: String, dialogue: bool, who: Who) -> Self {
         let answers = Mutex::new(Answers { text, at: 0, first: true });
         Writer {
             place,
+            who,
             setting: setting.map(Setting),
             dialogue,
             lines: tokio::sync::Mutex::default(),
@@ -80,6 +91,15 @@ impl Writer {
         let mut pending = self.lines.lock().await;
         if let Some(failure) = &pending.stopped {
             return Err(failure.clone());
+        }
+        if self.is_value() {
+            let step = pending.value.take(data);
+            let result = self.step(cluster, step).await;
+            if self.dialogue && !pending.value.is_part() {
+                pending.value = Value::default();
+            }
+            pending.stopped = result.as_ref().err().filter(|_| !self.dialogue).cloned();
+            return result;
         }
         let mut rest = data;
         while !rest.is_empty() {
@@ -109,7 +129,13 @@ impl Writer {
 
     /// Runs a last line that has no end.
     pub async fn close(&self, cluster: &Cluster) -> Result<(), Failure> {
-        let line = self.lines.lock().await.lines.last();
+        let line = {
+            let mut pending = self.lines.lock().await;
+            if let Some(step) = pending.value.last() {
+                return self.step(cluster, step).await;
+            }
+            pending.lines.last()
+        };
         match line {
             Some(line) => self.run(cluster, &line).await,
             None => Ok(()),
@@ -118,14 +144,41 @@ impl Writer {
 
     /// Whether a line waits for its end; also true while lines run.
     pub fn is_open_line(&self) -> bool {
-        self.lines.try_lock().map_or(true, |pending| pending.lines.is_part())
+        self.lines.try_lock().map_or(true, |pending| pending.lines.is_part() || pending.value.is_part())
+    }
+
+    /// Whether it is a setting whose value is several lines.
+    fn is_value(&self) -> bool {
+        let many = |s: &Setting| {
+            matches!(s.0.kind, Kind::Key(_)) && crate::tables::config::MANY_LINES.contains(&s.0.name)
+        };
+        self.setting.as_ref().is_some_and(many)
+    }
+
+    /// Sets what has come of a value, when a line has ended.
+    async fn step(&self, cluster: &Cluster, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Part => Ok(()),
+            Step::Set { text, again } => {
+                if again {
+                    // what we have set before may be going into the image: then imaged says whether it is still busy
+                    cluster.wait(&self.place, TURN).await;
+                }
+                self.run(cluster, &text).await
+            }
+            Step::TooLong => {
+                let path = self.path();
+                let why = format!("cannot set {path} to more than {VALUE_MAX} bytes: that is the most");
+                Err(self.failed(cluster.refuse(&self.place, Failure::invalid(why))))
+            }
+        }
     }
 
     async fn run(&self, cluster: &Cluster, line: &[u8]) -> Result<(), Failure> {
         let result = match &self.setting {
             Some(Setting(row)) => cluster.set(&self.place, row, line).await,
             None if is_silent(line) => return Ok(()),
-            None => cluster.command(&self.place, line).await,
+            None => cluster.command(&self.place, line, self.who).await,
         };
         match result {
             Ok(text) => {

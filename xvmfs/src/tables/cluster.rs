@@ -3,7 +3,8 @@
 use crate::row::{CTL, ERROR, Kind, Row, Scene, seconds};
 use std::fmt::Write as _;
 use xvm_model::command::{CLUSTER_VERBS, Verb};
-use xvm_model::{Reach, ServerName};
+use xvm_model::images::CONFIG_VERBS;
+use xvm_model::{Reach, ServerName, config::Address};
 
 /// Its files, in the order of the listing.
 pub const ROWS: &[Row] = &[
@@ -16,7 +17,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "status",
         mode: 0o444,
-        about: "the cluster for people: its bus, whether servers help each other, and two tables",
+        about: "the cluster for people: its bus, whether servers help each other, imaged, and tables of servers, domains and configs",
         kind: Kind::Text(status),
     },
     CTL,
@@ -34,6 +35,12 @@ pub const ROWS: &[Row] = &[
         kind: Kind::Text(crate::metrics::text),
     },
     Row {
+        name: "hosts",
+        mode: 0o444,
+        about: "a line `ADDRESS NAME` for each config with an address of its own, as in hosts(5); for dnsmasq's addn-hosts",
+        kind: Kind::Text(hosts),
+    },
+    Row {
         name: "help",
         mode: 0o755,
         about: "a directory for each round in which a server asked the others for help, named SERVER.BOOT.NUMBER; the last 16 of each server",
@@ -41,6 +48,12 @@ pub const ROWS: &[Row] = &[
     },
     Row { name: "servers", mode: 0o755, about: "a directory for each physical machine", kind: Kind::Servers },
     Row { name: "domains", mode: 0o755, about: "a directory for each virtual machine", kind: Kind::Domains },
+    Row {
+        name: "configs",
+        mode: 0o755,
+        about: "a directory for each definition of a virtual machine; mkdir makes one with the site's defaults, rmdir removes one that does not run",
+        kind: Kind::Configs,
+    },
 ];
 
 /// The tables in words, for README and the manual page: directory as it is written, and its rows.
@@ -49,6 +62,7 @@ pub const DIRECTORIES: &[(&str, &[Row])] = &[
     ("servers/NAME", super::server::ROWS),
     ("domains/NAME", super::domain::ROWS),
     ("help/ROUND", super::round::ROWS),
+    ("configs/NAME", super::config::ROWS),
 ];
 
 /// More domains than this are counted in `status`, not listed.
@@ -73,6 +87,7 @@ fn readme(_: &Scene) -> String {
         ("ctl", usage(CLUSTER_VERBS)),
         ("servers/NAME/ctl", usage(xvm_model::command::SERVER_VERBS)),
         ("domains/NAME/ctl", usage(xvm_model::command::DOMAIN_VERBS)),
+        ("configs/NAME/ctl", usage(CONFIG_VERBS)),
     ] {
         write!(out, "\ncommands of {path}\n{text}").expect("a String takes all");
     }
@@ -89,6 +104,7 @@ fn status(scene: &Scene) -> String {
     line(format!("xvm {}: {servers} servers ({up} up), {domains} domains", env!("CARGO_PKG_VERSION")));
     line(bus);
     line(balance(scene));
+    images(scene).into_iter().for_each(&mut line);
     line(String::new());
     let width = name_width(view.servers().map(|s| s.name.as_str()));
     line(format!(
@@ -106,7 +122,7 @@ fn status(scene: &Scene) -> String {
     line(String::new());
     if domains > LISTED {
         line(format!("{domains} domains: see domains/"));
-        return out;
+        return out + &configs(scene);
     }
     let width = name_width(view.domain_names().map(|n| n.as_str()));
     let on = name_width(view.servers().map(|s| s.name.as_str()));
@@ -121,7 +137,69 @@ fn status(scene: &Scene) -> String {
         let (shown, memory) = (d.shown, record.memory.current / 1024);
         line(format!("{name:<width$} {shown:<8} {server:<on$} {load:>4} {vcpus:>5} {memory:>8} {job}"));
     }
+    out + &configs(scene)
+}
+
+/// `kerby up`, `none was heard`.
+pub fn imaged_brief(scene: &Scene) -> String {
+    scene.view.images().map_or("none was heard".into(), |i| {
+        format!("{} {}", i.name, scene.view.images_reach(i, scene.now.mono))
+    })
+}
+
+/// What is said of imaged: nothing when none was ever heard.
+fn images(scene: &Scene) -> Vec<String> {
+    let Some(images) = scene.view.images() else { return Vec::new() };
+    let store = &images.said.store;
+    let (used, total) = (store.total.saturating_sub(store.free) / 1024, store.total / 1024);
+    let free = store.free / 1024;
+    let mut lines = vec![
+        format!(
+            "images {}, {} store, {free} of {total} GiB free ({used} used)",
+            imaged_brief(scene),
+            store.kind
+        )
+        .replace(char::is_control, " "),
+    ];
+    for removed in &images.said.removed {
+        lines.push(format!("removed {}, restorable until {}", removed.name, removed.until.rfc3339()));
+    }
+    lines
+}
+
+/// The table of configs, after an empty line; nothing when no imaged was ever heard.
+fn configs(scene: &Scene) -> String {
+    let (view, n) = (&scene.view, scene.view.config_count());
+    if view.images().is_none() {
+        return String::new();
+    }
+    if n > LISTED {
+        return format!("\n{n} configs: see configs/\n");
+    }
+    let width = name_width(view.configs().map(|c| c.record.name.as_str()));
+    let system = name_width(view.configs().map(|c| c.record.config.os.as_str()));
+    let on = name_width(view.servers().map(|s| s.name.as_str()));
+    let mut out = format!(
+        "\n{:<width$} {:<8} {:<system$} {:>8} {:>8} {:<on$} {}\n",
+        "CONFIG", "STATE", "OS", "MEM MiB", "DISK MiB", "SERVER", "JOB"
+    );
+    for c in view.configs() {
+        let (r, job) = (&c.record, super::config::job_brief(&c.record));
+        let (name, state, os, memory, disk) =
+            (&r.name, r.state, &r.config.os, r.config.memory, r.config.disk);
+        let server = r.holder().map_or("-", |l| l.grant.server.as_str());
+        writeln!(out, "{name:<width$} {state:<8} {os:<system$} {memory:>8} {disk:>8} {server:<on$} {job}")
+            .expect("a String takes all");
+    }
     out
+}
+
+fn hosts(scene: &Scene) -> String {
+    let line = |c: &xvm_model::ConfigRecord| match c.config.address {
+        Address::Static { ip, .. } => Some(format!("{ip} {}\n", c.name)),
+        Address::None | Address::Dhcp => None,
+    };
+    scene.view.configs().filter_map(|c| line(&c.record)).collect()
 }
 
 /// `balance on`, with the servers of which another word was heard last.

@@ -1,6 +1,7 @@
 //! A real mount over the in-memory bus, in this process; it is gone when the value is dropped, also when a test panics.
 
 use crate::agent::World;
+use crate::images::Peer;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -38,6 +39,12 @@ impl Cluster {
         let world = World::new(&net, &clock, SERVERS);
         drop(entered);
         Cluster { net, world, clock, rt }
+    }
+
+    /// An imaged on kerby.
+    pub fn images(&self) -> Peer {
+        let _entered = self.rt.enter();
+        Peer::new(&self.net, &self.clock)
     }
 
     pub fn mount(&self) -> Mount {

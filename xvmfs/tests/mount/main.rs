@@ -8,5 +8,6 @@ mod ctl;
 mod events;
 mod files;
 mod help;
+mod images;
 mod kit;
 mod life;

@@ -1,0 +1,62 @@
+//! Whose a directory is. What a config says of its owner counts for `configs/NAME` and for the domain of that name, so whoever owns a
+//! config can command its domain; all else is of who mounted the tree. The kernel enforces it.
+
+use crate::row::{Place, Row};
+use xvm_model::View;
+use xvm_model::config::Rights;
+
+/// The user and group of a process, or of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Who {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl Who {
+    /// The rights of something new that belongs to this one.
+    pub fn owns(self, mode: u16) -> Rights {
+        Rights { uid: self.uid, gid: self.gid, mode }
+    }
+}
+
+impl From<Rights> for Who {
+    fn from(rights: Rights) -> Who {
+        Who { uid: rights.uid, gid: rights.gid }
+    }
+}
+
+/// What a config says of a place; none where no config speaks of it.
+pub fn of(view: &View, place: &Place) -> Option<Rights> {
+    let name = match place {
+        Place::Config(name) => name.as_str(),
+        Place::Domain(name) => name.as_str(),
+        Place::Cluster | Place::Server(_) | Place::Round(_) => return None,
+    };
+    view.config(name).map(|c| c.record.config.rights)
+}
+
+/// The mode of a file in such a directory: what the directory's bits for reading and writing allow, and what the file can do at all.
+pub fn file_mode(rights: Rights, row: &Row) -> u16 {
+    let write = if row.kind.is_writable() { 0o222 } else { 0 };
+    rights.mode & (0o444 | write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::{CTL, ERROR};
+
+    #[test]
+    fn files_have_what_their_directory_and_their_kind_allow() {
+        let modes = |mode| {
+            let rights = Who::default().owns(mode);
+            (file_mode(rights, &CTL), file_mode(rights, &ERROR))
+        };
+        assert_eq!(modes(0o755), (0o644, 0o444));
+        assert_eq!(modes(0o770), (0o660, 0o440));
+        assert_eq!(modes(0o700), (0o600, 0o400));
+        assert_eq!(modes(0o111), (0, 0));
+    }
+}

@@ -1,0 +1,104 @@
+//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain.
+
+use super::{Node, Tree};
+use crate::inode::Inode;
+use crate::rights::{self, Who};
+use crate::row::{Kind, Place, Row};
+use std::time::Duration;
+use xvm_model::{Code, ConfigCommand, ConfigName, Failure};
+
+/// How long a new config may take from imaged's answer until it is shown: an answer brings it along, so this is for one that did not.
+const SHOWN: Duration = Duration::from_secs(1);
+
+/// What `chown` and `chmod` change; none stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+    /// The mode, with or without the bits of the file's type.
+    pub mode: Option<u32>,
+}
+
+impl Tree {
+    /// Whether a directory is `configs`, where others are made and removed.
+    pub fn holds_configs(&self, ino: u64) -> bool {
+        matches!(self.node(ino), Ok(Node::Row(_, Row { kind: Kind::Configs, .. })))
+    }
+
+    /// `mkdir configs/NAME`: returns the new directory's inode once imaged makes it, and it can be looked up then.
+    pub async fn make_dir(&self, name: &str, who: Who, mode: u32) -> Result<u64, Failure> {
+        let made = async {
+            let name = ConfigName::parse(name)
+                .map_err(|e| Failure::invalid(format!("cannot make configs/{name}: {e}")))?;
+            if self.cluster.view().config(name.as_str()).is_some() {
+                let why = format!("cannot make configs/{name}: there is one already");
+                return Err(Failure::new(Code::Exists, why));
+            }
+            let rights = who.owns((mode & 0o777) as u16);
+            let command = ConfigCommand::Create { settings: Box::default(), rights };
+            self.cluster.order_config(&name, command).await?;
+            let mut changes = self.cluster.changes();
+            let shown = changes.wait_for(|_| self.cluster.view().config(name.as_str()).is_some());
+            match tokio::time::timeout(SHOWN, shown).await {
+                Ok(Ok(_)) => Ok(Inode::config(&name, None).number()),
+                Ok(Err(_)) | Err(_) => {
+                    let why = format!("cannot show configs/{name}: imaged takes it and does not tell of it");
+                    Err(Failure::new(Code::TimedOut, why))
+                }
+            }
+        };
+        made.await.map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
+    }
+
+    /// `rmdir configs/NAME`. A refusal stands in `configs/NAME/error`, and at the root.
+    pub async fn remove_dir(&self, name: &str) -> Result<(), Failure> {
+        let removed = async {
+            let known = self.cluster.view().config(name).map(|c| c.record.name.clone());
+            let name = known.ok_or_else(|| super::absent("configs", name))?;
+            let result = self.cluster.order_config(&name, ConfigCommand::Remove).await;
+            result.map_err(|failure| self.cluster.refuse(&Place::Config(name), failure))
+        };
+        removed.await.map(drop).map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
+    }
+
+    /// `chown`, `chgrp` and `chmod`: on `configs/NAME` and on the domain that it defines; everything else is refused.
+    pub async fn own(&self, ino: u64, change: Change) -> Result<(), Failure> {
+        let what = if change.mode.is_some() { "change the mode of" } else { "change the owner of" };
+        let what = format!("{what} {}", self.path(ino));
+        let node = self.node(ino)?;
+        let owned = |place: &Place| rights::of(&self.cluster.view(), place).is_some();
+        let place = match &node {
+            Node::Dir(place @ (Place::Config(_) | Place::Domain(_))) if owned(place) => place,
+            Node::Row(place, _) if owned(place) => {
+                let why = format!("it has what {} has: change that", place.path());
+                return Err(self.refuse(ino, &what, &why));
+            }
+            Node::Dir(Place::Domain(_)) => {
+                return Err(self.refuse(
+                    ino,
+                    &what,
+                    "it was not made from a config, and only configs keep owners",
+                ));
+            }
+            _ if change.mode.is_some() => return Err(self.refuse(ino, &what, "modes are fixed")),
+            _ => return Err(self.refuse(ino, &what, "all belongs to who mounted it; see uid= and gid=")),
+        };
+        let name = match place {
+            Place::Config(name) => name.clone(),
+            other => ConfigName::parse(other.path().trim_start_matches("domains/"))
+                .map_err(|e| Failure::invalid(e.to_string()))?,
+        };
+        let mode = match change.mode.map(|m| m & 0o7777) {
+            Some(mode) if mode > 0o777 => {
+                let why = "only the bits 0777 can be set";
+                return Err(self.refuse_as(Code::Invalid, ino, &what, why));
+            }
+            mode => mode.map(|m| m as u16),
+        };
+        let command = ConfigCommand::Own { uid: change.uid, gid: change.gid, mode };
+        let result = self.cluster.order_config(&name, command).await;
+        result.map(drop).map_err(|failure| self.cluster.refuse(place, failure))
+    }
+}
