@@ -313,6 +313,21 @@ async fn it_is_cancelled_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_migration_takes_no_lease_later() {
+    let cluster = Cluster::with_a(6).await;
+    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    sleep(Duration::from_secs(2)).await;
+    cluster.net.partition([Sender::Images(server("kerby"))]);
+    cluster.migrate().await;
+    cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
+    cluster.tell("ferby", DomainCommand::Cancel).await.expect("done");
+    cluster.net.partition([]);
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(lender.held().len(), 1, "nobody asks any more");
+    cluster.unchanged();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_imaged_that_was_started_anew_is_asked_again() {
     let cluster = Cluster::with_a(4).await;
     let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
