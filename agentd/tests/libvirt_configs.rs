@@ -3,16 +3,17 @@
 
 #[path = "common/spec.rs"]
 mod common;
+#[path = "common/guest.rs"]
+mod guest;
 #[path = "../../tests/lab/lab.rs"]
 mod lab;
 #[path = "common/storage.rs"]
 mod storage;
 
-use common::{grant, spec};
+use common::grant;
+use guest::guest;
 use lab::Lab;
 use std::{
-    path::Path,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,9 +23,7 @@ use xvm_agentd::{
     hypervisor::{HvError, HvEvent, Hypervisor, Progress},
     libvirt::{Libvirt, LibvirtConfig},
 };
-use xvm_model::config::Mac;
-use xvm_model::spec::{Blob, Boot};
-use xvm_model::{Domain, DomainName, DomainState, Grant, Spec};
+use xvm_model::{Domain, DomainName, DomainState, Grant};
 
 /// Far beyond anything that is right; a wait that reaches it fails the test.
 const LONG: Duration = Duration::from_secs(120);
@@ -46,31 +45,6 @@ async fn until(what: &str, check: impl AsyncFn() -> bool) {
         assert!(start.elapsed() < LONG, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The lab's guest as imaged would tell a server to run it: its kernel is in `boot`, by its content.
-fn guest(lab: &Lab, boot: &Path, grant: Grant) -> Spec {
-    let made = Command::new("bash")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab/guest/build.sh"))
-        .output();
-    let folder = String::from_utf8(made.expect("built").stdout).expect("a path");
-    let keep = |file: &str| {
-        let path = Path::new(folder.trim()).join(file);
-        let sum = Command::new("sha256sum").arg(&path).output().expect("runs").stdout;
-        let sha256 = String::from_utf8_lossy(&sum[..64]).into_owned().into();
-        let size = path.metadata().expect("there").len();
-        let blob = Blob { sha256, size };
-        std::fs::copy(&path, boot.join(blob.name())).expect("copied");
-        blob
-    };
-    let cmdline = "console=ttyS0 quiet panic=1 vmname=small-1 tick=0.1".into();
-    let (kernel, initrd) = (keep("vmlinuz"), Some(keep("initrd.gz")));
-    let host: Box<str> = lab.address("store").into();
-    let plain = spec("small-1", grant);
-    let boot = Some(Boot { host, port: 1, kernel, initrd, cmdline });
-    let spec = Spec { memory: 96 << 10, mac: Some(Mac::of(plain.uuid)), boot, ..plain };
-    spec.check().expect("what imaged would send");
-    spec
 }
 
 fn nobody() -> watch::Sender<Progress> {
