@@ -23,7 +23,7 @@ _agentd() {
 
     case "${cmd}" in
         agentd)
-            opts="-h -V --name --forwarder --hypervisor --state --migrate-uri --cpu-stat --cpu-list --cpus --memory --domain --listen --advertise --bandwidth --scale --seed --fault --insecure --help --version"
+            opts="-h -V --name --forwarder --hypervisor --state --migrate-uri --cpu-stat --bridge --domain-type --cpu-list --cpus --memory --domain --listen --advertise --bandwidth --scale --seed --fault --insecure --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -51,6 +51,14 @@ _agentd() {
                     ;;
                 --cpu-stat)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bridge)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --domain-type)
+                    COMPREPLY=($(compgen -W "qemu kvm" -- "${cur}"))
                     return 0
                     ;;
                 --cpu-list)

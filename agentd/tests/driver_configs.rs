@@ -4,156 +4,27 @@
 
 #[path = "common/spec.rs"]
 mod common;
+#[path = "common/lender.rs"]
+mod lender;
 #[path = "driver/rig.rs"]
 mod rig;
 #[path = "driver/world.rs"]
 mod world;
 
 use common::{grant, spec};
+use lender::{Lender, Manners};
 use rig::{Cluster, server};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
-use xvm_bus::{Clock, Faults, Incoming, Net};
-use xvm_model::config::Config;
+use xvm_bus::Faults;
 use xvm_model::lease::Phase;
+use xvm_model::spec::{Blob, Boot as Files};
 use xvm_model::{
-    Admit, Answer, Body, Boot, Code, ConfigChange, ConfigCommand, ConfigRecord, ConfigState, Configs,
-    DomainCommand, DomainName, DomainState, Failure, Lease, Leases, Mono, News, Order, Receipts, Reply,
-    Sender, ServerName, Topic, Wall,
+    Answer, Boot, Code, DomainCommand, DomainName, DomainState, Failure, Lease, Leases, Mono, Order, Reply,
+    Sender, ServerName, Spec, Wall,
 };
 
 const SERVERS: [&str; 2] = ["ferby", "gerby"];
-
-/// How whoever stands in imaged's place behaves.
-#[derive(Debug, Clone, Copy, Default)]
-struct Manners {
-    /// It takes so long for an answer, in milliseconds.
-    slow: u64,
-    /// It says that it works, and nothing else.
-    mute: bool,
-    /// It refuses.
-    refuses: bool,
-}
-
-/// One who lends, as imaged does: at most once an order, by the rules of [`Leases`].
-struct Lender {
-    leases: Arc<Mutex<Leases>>,
-    manners: Arc<Mutex<Manners>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Lender {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Lender {
-    fn new(net: &Net, clock: &Clock, boot: u64, leases: Leases) -> Lender {
-        let (leases, manners) = (Arc::new(Mutex::new(leases)), Arc::<Mutex<Manners>>::default());
-        let topics = ["control.images", "roll-call"].map(str::to_owned).to_vec();
-        let (publisher, mut receiver) =
-            net.connect(Sender::Images(server("kerby")), Boot(boot), topics, clock.clone());
-        let (held, rules) = (leases.clone(), manners.clone());
-        let task = tokio::spawn(async move {
-            let mut receipts = Receipts::new(Boot(boot));
-            let mut beat = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                let incoming = tokio::select! {
-                    _ = beat.tick() => None,
-                    incoming = receiver.recv() => incoming,
-                };
-                let command = match incoming {
-                    Some(Incoming::Message { envelope, .. }) => match envelope.body {
-                        Body::Command(command) => command,
-                        _ => continue,
-                    },
-                    _ => {
-                        let all = Configs { interval_ms: 1_000, host: "kerby".into(), ..Configs::default() };
-                        publisher.publish(Topic::Configs, Body::Configs(Box::new(all)));
-                        continue;
-                    }
-                };
-                let now = publisher.clock().now();
-                let manners = *rules.lock().expect("whole");
-                let say = |answer, news| {
-                    let reply = Box::new(Reply { id: command.id.clone(), answer, news });
-                    publisher.publish(Topic::Reply(command.client.clone()), Body::Reply(reply));
-                };
-                match receipts.admit(&command, now.wall, now.mono) {
-                    Admit::Run => {}
-                    Admit::Known(None) => {
-                        say(Answer::Working, None);
-                        continue;
-                    }
-                    Admit::Known(Some(reply)) => {
-                        say(reply.answer, Some(record(&held.lock().expect("whole"))));
-                        continue;
-                    }
-                    Admit::Refuse(failure) => {
-                        say(Answer::Failed { failure }, None);
-                        continue;
-                    }
-                }
-                say(Answer::Working, None);
-                if manners.mute {
-                    continue;
-                }
-                sleep(Duration::from_millis(manners.slow)).await;
-                let answer = match manners.refuses {
-                    true => Err(Failure::busy("cannot lend a disk: told to refuse")),
-                    false => lend(&mut held.lock().expect("whole"), &command.order),
-                };
-                let answer = match answer {
-                    Ok(()) => Answer::Done { text: "lent".into() },
-                    Err(failure) => Answer::Failed { failure },
-                };
-                let reply = Reply { id: command.id.clone(), answer: answer.clone(), news: None };
-                receipts.answered(&command.id, reply);
-                say(answer, Some(record(&held.lock().expect("whole"))));
-            }
-        });
-        Lender { leases, manners, task }
-    }
-
-    fn behaves(&self, manners: Manners) {
-        *self.manners.lock().expect("whole") = manners;
-    }
-
-    fn held(&self) -> Vec<Lease> {
-        self.leases.lock().expect("whole").held.clone()
-    }
-}
-
-fn lend(leases: &mut Leases, order: &Order) -> Result<(), Failure> {
-    let Order::Config { name, command: ConfigCommand::Lend { from, to, job } } = order else {
-        return Err(Failure::invalid("only leases are lent here"));
-    };
-    let make = |epoch| grant(name.as_str(), to.as_str(), epoch);
-    leases.lend((from, Boot(0)), to, job, Mono(0), make).map(|_| ())
-}
-
-/// The config as imaged would tell it.
-fn record(leases: &Leases) -> News {
-    let config = Config::new(uuid::Uuid::nil());
-    let record = ConfigRecord {
-        name: common::config("a"),
-        config,
-        state: ConfigState::Running,
-        job: None,
-        remaining: None,
-        last: None,
-        leases: leases.held.clone(),
-        boot: None,
-        log: 0,
-        wrong: None,
-    };
-    News::Config { change: Box::new(ConfigChange::Is { record }) }
-}
 
 fn a() -> DomainName {
     DomainName::parse("a").expect("valid")
@@ -164,6 +35,11 @@ fn first() -> Leases {
     let grant = grant("a", "ferby", 1);
     let held = vec![Lease { grant, phase: Phase::Held, job: None, boot: Boot(0) }];
     Leases { epoch: 1, held, since: None }
+}
+
+/// Lends from kerby.
+fn lends(cluster: &Cluster, boot: u64, leases: Leases) -> Lender {
+    Lender::new(&cluster.net, &cluster.clock, boot, leases, Box::new(grant))
 }
 
 impl Cluster {
@@ -178,7 +54,10 @@ impl Cluster {
         let cluster = Cluster::new(seed).await;
         let heard = |c: &Cluster| c.view.lock().expect("whole").server_count() == 2;
         cluster.wait_for("both are heard", heard).await;
-        let spec = Box::new(spec("a", grant("a", "ferby", 1)));
+        // its hypervisor boots from no files, so that nobody asks for those that are not there
+        let kernel = Blob { sha256: "a".repeat(64).into(), size: 9 };
+        let boot = Files { host: "127.0.0.1".into(), port: 1, kernel, initrd: None, cmdline: "".into() };
+        let spec = Box::new(Spec { boot: Some(boot), ..spec("a", grant("a", "ferby", 1)) });
         cluster.tell("ferby", DomainCommand::Create { spec }).await.expect("accepted");
         cluster.wait_for("it runs", |c| c.shown() == Some((server("ferby"), DomainState::Running, 1))).await;
         cluster
@@ -237,7 +116,7 @@ impl Cluster {
 async fn it_moves_to_its_second_lease_over_a_bad_bus() {
     for seed in 0..20 {
         let cluster = Cluster::with_a(seed).await;
-        let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+        let lender = lends(&cluster, 3, first());
         lender.behaves(Manners { slow: 700, ..Manners::default() });
         let delay = (Duration::ZERO, Duration::from_millis(300));
         cluster.net.set_faults(Faults { loss: 0.2, doubling: 0.4, reordering: 0.3, delay });
@@ -262,7 +141,7 @@ async fn without_imaged_nothing_changes() {
     cluster.unchanged();
 
     // one that was heard, and is not any more
-    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    let lender = lends(&cluster, 3, first());
     sleep(Duration::from_secs(2)).await;
     drop(lender);
     sleep(Duration::from_secs(30)).await;
@@ -279,7 +158,7 @@ async fn without_imaged_nothing_changes() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_and_silence_change_nothing() {
     let cluster = Cluster::with_a(2).await;
-    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    let lender = lends(&cluster, 3, first());
     lender.behaves(Manners { refuses: true, ..Manners::default() });
     cluster.migrate().await;
     let failure = cluster.outcome().await.expect_err("refused");
@@ -298,7 +177,7 @@ async fn a_refusal_and_silence_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn it_is_cancelled_while_it_waits() {
     let cluster = Cluster::with_a(3).await;
-    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    let lender = lends(&cluster, 3, first());
     lender.behaves(Manners { slow: 20_000, ..Manners::default() });
     cluster.migrate().await;
     cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
@@ -313,9 +192,24 @@ async fn it_is_cancelled_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_migration_takes_no_lease_later() {
+    let cluster = Cluster::with_a(6).await;
+    let lender = lends(&cluster, 3, first());
+    sleep(Duration::from_secs(2)).await;
+    cluster.net.partition([Sender::Images(server("kerby"))]);
+    cluster.migrate().await;
+    cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
+    cluster.tell("ferby", DomainCommand::Cancel).await.expect("done");
+    cluster.net.partition([]);
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(lender.held().len(), 1, "nobody asks any more");
+    cluster.unchanged();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_imaged_that_was_started_anew_is_asked_again() {
     let cluster = Cluster::with_a(4).await;
-    let lender = Lender::new(&cluster.net, &cluster.clock, 3, first());
+    let lender = lends(&cluster, 3, first());
     lender.behaves(Manners { mute: true, ..Manners::default() });
     cluster.migrate().await;
     cluster.wait_for("it waits", |c| c.job().as_deref() == Some("migrate lease")).await;
@@ -327,7 +221,7 @@ async fn an_imaged_that_was_started_anew_is_asked_again() {
     let make = |epoch| grant("a", "gerby", epoch);
     leases.lend((&server("ferby"), Boot(0)), &server("gerby"), &job, Mono(0), make).expect("lent");
     drop(lender);
-    let lender = Lender::new(&cluster.net, &cluster.clock, 9, leases);
+    let lender = lends(&cluster, 9, leases);
     cluster.wait_for("moved", |c| c.shown() == Some((server("gerby"), DomainState::Running, 2))).await;
     assert_eq!(lender.held().len(), 2);
 }

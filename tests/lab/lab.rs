@@ -118,6 +118,12 @@ impl Lab {
         self.sh(&["reach", host])
     }
 
+    /// The address of a host, or of `store`.
+    pub fn address(&self, host: &str) -> String {
+        let reach = self.reach(host);
+        reach.trim_start_matches("qemu+tcp://").trim_end_matches("/system").to_owned()
+    }
+
     /// Defines a guest; `keys` are those of domxml.sh.
     #[track_caller]
     pub fn define(&self, host: &str, name: &str, number: u32, keys: &[&str]) -> PathBuf {

@@ -175,6 +175,54 @@ fn lease(reply: Reply, wish: &Wish) -> Result<Box<Grant>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xvm_model::config::Config;
+    use xvm_model::lease::{Lease, Phase};
+    use xvm_model::{Answer, ConfigRecord, ConfigState};
+
+    /// If this fails, a domain moves by a lease that another migration has, and that may be taken back at any moment.
+    #[test]
+    fn only_the_lease_of_this_migration_is_taken() {
+        let config = |text: &str| ConfigName::parse(text).expect("valid");
+        let server = |text: &str| ServerName::parse(text).expect("valid");
+        let wish =
+            Wish { name: config("a").domain(), config: config("a"), to: server("gerby"), job: "j2".into() };
+        let reply = |of: &str, to: &str, job: Option<&str>| {
+            let grant = Grant {
+                config: config(of),
+                server: server(to),
+                epoch: 2,
+                host: "h".into(),
+                port: 1,
+                disks: vec![],
+            };
+            let job = job.map(Into::into);
+            let record = ConfigRecord {
+                name: config(of),
+                config: Config::new(uuid::Uuid::nil()),
+                state: ConfigState::Running,
+                job: None,
+                remaining: None,
+                last: None,
+                leases: vec![Lease { grant, phase: Phase::Arriving, job, boot: Boot(1) }],
+                boot: None,
+                log: 0,
+                wrong: None,
+            };
+            let change = Box::new(ConfigChange::Is { record });
+            let answer = Answer::Done { text: "lent".into() };
+            Reply { id: "i".into(), answer, news: Some(News::Config { change }) }
+        };
+        assert_eq!(lease(reply("a", "gerby", Some("j2")), &wish).expect("ours").server, server("gerby"));
+        for other in [
+            reply("a", "gerby", Some("j1")),
+            reply("a", "gerby", None),
+            reply("a", "herby", Some("j2")),
+            reply("b", "gerby", Some("j2")),
+            Reply { news: None, ..reply("a", "gerby", Some("j2")) },
+        ] {
+            assert_eq!(lease(other, &wish).expect_err("not ours").code, Code::Io);
+        }
+    }
 
     #[test]
     fn every_server_has_a_name_to_be_answered_under() {

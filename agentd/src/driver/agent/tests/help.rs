@@ -192,6 +192,43 @@ fn a_round_is_the_job_of_its_domain_and_is_written_down_with_it() {
     assert!(rig.says().contains(&Say::Done { round, moved: true }));
 }
 
+/// Small-1 and small-2 were made from configs: whichever moves needs a second lease.
+fn leased(text: &str) -> Domain {
+    let mut d = half(text);
+    let mut grant = super::create::grant("ferby", 1);
+    grant.config = xvm_model::ConfigName::parse(text).expect("valid");
+    grant.disks[0].export = grant.stem();
+    d.settings.grant = Some(Box::new(grant));
+    d
+}
+
+#[test]
+fn a_round_takes_a_lease_like_an_order_and_fails_without_one() {
+    for lends in [true, false] {
+        let mut rig = Rig::hot_with(vec![leased("small-1"), leased("small-2")]);
+        let (round, _) = rig.request().expect("it asks");
+        rig.offered(&round, None);
+        rig.offered(&round, Some(0));
+        let pick = |e: &Effect| match e {
+            Effect::Lend { op, name, job, .. } => Some((*op, name.clone(), job.clone())),
+            _ => None,
+        };
+        let (op, which, job) = rig.take(pick).expect("imaged is asked");
+        assert_eq!(job, round, "imaged knows it by the round's name");
+        let mut lent = super::create::grant("gerby", 2);
+        lent.config = xvm_model::ConfigName::parse(which.as_str()).expect("valid");
+        lent.disks[0].export = lent.stem();
+        let why = || Failure::new(Code::HostDown, "imaged is down");
+        let result = if lends { Ok(Box::new(lent)) } else { Err(why()) };
+        rig.input(Input::Lent { op, name: which, result });
+        let marks = rig.take(|e| matches!(e, Effect::Begin { what: Op::Set(_), .. }).then_some(()));
+        assert_eq!(marks.is_some(), lends);
+        assert_eq!(rig.kept_end(), (!lends).then_some(End::Failed));
+        let done = rig.says().iter().any(|s| matches!(s, Say::Done { moved: false, .. }));
+        assert_eq!(done, !lends, "whoever keeps room for it is told");
+    }
+}
+
 #[test]
 fn a_move_that_is_refused_at_the_last_moment_ends_its_round() {
     let mut rig = Rig::hot();
