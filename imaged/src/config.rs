@@ -31,7 +31,7 @@ Files:
   STATE/imaged.json      images, leases, what was removed
   STATE/removed/         configs that were removed within a day
   STATE/log/NAME.log     what the last build of a config said
-  STATE/boot/            kernels of images, by their content
+  STATE/kernels/         kernels of images, by their content
   STATE/images/          images to import: os = \"image/FILE\"
   STATE/cache/           unpacked base systems; may be emptied while nothing is built
   STATE/run/             sockets of the processes that export
@@ -182,7 +182,7 @@ impl Config {
     /// Where builds work.
     pub fn paths(&self) -> Paths {
         let at = |dir: &str| self.state.join(dir);
-        Paths { cache: at("cache"), work: at("work"), images: at("images"), boot: at("boot") }
+        Paths { cache: at("cache"), work: at("work"), images: at("images"), boot: at("kernels") }
     }
 
     /// Where exports are made. Addresses that other machines reach need `--insecure`.

@@ -10,7 +10,7 @@ use xvm_model::config::{Config, Rights};
 use xvm_model::images::Resizable;
 use xvm_model::receipts::Admit;
 use xvm_model::{
-    Answer, Body, Command, ConfigCommand, ConfigName, Failure, JobKind, News, Order, Reply, Topic,
+    Answer, Body, Command, ConfigCommand, ConfigName, Domain, Failure, JobKind, News, Order, Reply, Topic,
 };
 
 impl Keeper {
@@ -124,7 +124,9 @@ impl Keeper {
             return Err(Failure::new(xvm_model::Code::Exists, why));
         }
         let domain = name.domain();
-        if let Some(there) = self.view.domain(domain.as_str(), self.now.mono) {
+        // one that was made from a config and is off is about to be forgotten
+        let is_one = |d: &Domain| d.state.is_active() || d.settings.grant.is_none();
+        if let Some(there) = self.view.domain(domain.as_str(), self.now.mono).filter(|d| is_one(&d.domain)) {
             return Err(Failure::new(
                 xvm_model::Code::Exists,
                 format!(

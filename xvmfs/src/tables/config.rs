@@ -115,7 +115,7 @@ fn status(scene: &Scene) -> String {
         out.put("owner", &format!("{} {} {:04o}", c.rights.uid, c.rights.gid, c.rights.mode & 0o777));
         out.put("lease", &lease_brief(r));
         out.put("job", &job_brief(r));
-        out.put("wrong", &r.wrong.as_deref().unwrap_or("no"));
+        out.put("wrong", &r.wrong.as_deref().unwrap_or("none"));
         out.put("imaged", &super::cluster::imaged_brief(scene));
         out.put("age", &scene.age());
         out.text()

@@ -46,7 +46,7 @@ fn every_row_of_a_config_reads_as_documented() {
         "memory 256",
         "lease none",
         "job none",
-        "wrong no",
+        "wrong none",
         "imaged kerby up",
         "owner 0 0 0755",
     ] {
