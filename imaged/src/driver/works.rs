@@ -129,15 +129,20 @@ impl Shop {
         loop {
             tokio::select! {
                 end = &mut work => return end,
-                _ = look.tick() => {
-                    let Stage { phase, percent, remaining } = *stages.borrow_and_update();
-                    let phase = if phase.is_empty() { "begin" } else { phase };
-                    let stage =
-                        Input::Stage { build: build.into(), phase: phase.into(), percent, remaining, log: length(log) };
-                    // a full queue means that there is more to do than telling this
-                    drop(self.ends.try_send(stage));
-                }
+                _ = look.tick() => {}
+                Ok(()) = stages.changed() => {}
             }
+            let Stage { phase, percent, remaining } = *stages.borrow_and_update();
+            let phase = if phase.is_empty() { "begin" } else { phase };
+            let stage = Input::Stage {
+                build: build.into(),
+                phase: phase.into(),
+                percent,
+                remaining,
+                log: length(log),
+            };
+            // a full queue means that there is more to do than telling this
+            drop(self.ends.try_send(stage));
         }
     }
 

@@ -128,10 +128,12 @@ impl Keeper {
         let Some(name) = self.by_build(build) else { return };
         let Some(entry) = self.configs.get_mut(&name) else { return };
         entry.log = log;
+        let mut new = false;
         if let Some(work) = &mut entry.work {
+            new = work.job.phase != phase;
             (work.job.phase, work.job.percent, work.remaining) = (phase, percent.min(100), remaining);
         }
-        if entry.may_tell(now) {
+        if new || entry.may_tell(now) {
             self.tell(&name);
         }
     }

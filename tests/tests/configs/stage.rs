@@ -23,10 +23,20 @@ pub fn make(tree: &Tree, name: &str) {
     assert_eq!(tree.text(&format!("configs/{name}/state")), "ready");
 }
 
+/// Writes a line that imaged takes, though its new life may not be known yet to who sends it.
+#[track_caller]
+pub fn order_anew(tree: &Tree, path: &str, line: &str) {
+    wait_for(&format!("{line} > {path}"), || match tree.put(path, format!("{line}\n")) {
+        Ok(()) => Some(()),
+        Err(e) if e.raw_os_error() == Some(nix::libc::ETIMEDOUT) => None,
+        Err(e) => panic!("{line} > {path}: {e}"),
+    });
+}
+
 /// Starts it, waits until it runs; gives the server.
 #[track_caller]
 pub fn start(tree: &Tree, name: &str, on: &str) -> String {
-    tree.order(&format!("configs/{name}/ctl"), format!("start {on}").trim_end());
+    order_anew(tree, &format!("configs/{name}/ctl"), format!("start {on}").trim_end());
     let end = tree.until_end(&format!("configs/{name}/wait"));
     let server = end.strip_prefix(&format!("done start: {name} runs on ")).unwrap_or_else(|| panic!("{end}"));
     assert_eq!(tree.text(&format!("configs/{name}/state")), "running");
