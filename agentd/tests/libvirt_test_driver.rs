@@ -1,7 +1,10 @@
 //! If this fails, agentd does not understand libvirt at all: this is libvirt's own test driver, which needs no daemon, no rights and
 //! no hypervisor. It has no migration and no bulk statistics, so that the one-by-one way is the one that is tried.
 
-use std::{sync::Arc, time::Duration};
+#[path = "common/spec.rs"]
+mod common;
+
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{mpsc::Receiver, watch};
 use uuid::Uuid;
 use xvm_agentd::{
@@ -115,4 +118,22 @@ async fn opening_never_waits_and_tells_what_is_wrong() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(hv.pause(&name("small-1")).await, Err(HvError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn what_is_made_from_a_config_is_forgotten_when_it_is_off() {
+    let (hv, _events) = open(&["taken"]).await;
+    let spec = common::spec("made", common::grant("made", "ferby", 1));
+    let boot = Path::new("/nonexistent");
+    hv.create(&spec, boot).await.expect("created");
+    let seen = hv.domain(&spec.name).await.expect("asked").expect("there");
+    assert_eq!((seen.state, seen.uuid, &seen.settings), (DomainState::Running, spec.uuid, &spec.settings));
+    let refused = hv.create(&spec, boot).await.expect_err("it is there");
+    assert!(matches!(&refused, HvError::WrongState(why) if why.ends_with("which is running")), "{refused:?}");
+    let taken = common::spec("taken", common::grant("taken", "ferby", 1));
+    assert!(matches!(hv.create(&taken, boot).await, Err(HvError::WrongState(_))), "another domain's name");
+    let twin = xvm_model::Spec { uuid: spec.uuid, ..common::spec("twin", common::grant("twin", "ferby", 1)) };
+    assert!(matches!(hv.create(&twin, boot).await, Err(HvError::WrongState(_))), "another domain's identity");
+    hv.destroy(&spec.name).await.expect("destroyed");
+    assert_eq!(hv.domain(&spec.name).await, Ok(None));
 }

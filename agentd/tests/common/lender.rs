@@ -28,7 +28,8 @@ pub struct Manners {
 
 /// One who lends, as imaged does: at most once an order, by the rules of [`Leases`].
 pub struct Lender {
-    leases: Arc<Mutex<Leases>>,
+    /// Which it has lent.
+    pub leases: Arc<Mutex<Leases>>,
     manners: Arc<Mutex<Manners>>,
     task: tokio::task::JoinHandle<()>,
 }

@@ -100,6 +100,7 @@ impl World {
                 _ => return Err(HvError::WrongState("it is not active here, or moves already".into())),
             }
             inner.judge(name, from, to);
+            inner.judge_lease(name, (from, to), grant);
             let grant = grant.cloned();
             inner.carries.insert(name.clone(), Carry { from: from.into(), to: to.into(), grant, cancel });
             inner.tell(to, name);
@@ -214,6 +215,21 @@ impl Inner {
             self.broken.push(format!("{new:?}: {why}"));
         }
         self.moves.push(new);
+    }
+
+    /// One that was made from a config leaves with a lease of its own for where it goes.
+    fn judge_lease(&mut self, name: &DomainName, (from, to): (&str, &str), grant: Option<&Grant>) {
+        let old = self.domains[name].1.settings.grant.clone();
+        let fits = match (&old, grant) {
+            (None, None) => true,
+            (Some(old), Some(new)) => {
+                (old.server.as_str(), new.server.as_str()) == (from, to) && new.epoch > old.epoch
+            }
+            _ => false,
+        };
+        if !fits {
+            self.broken.push(format!("{name} leaves {from} for {to} with {grant:?} after {old:?}"));
+        }
     }
 
     /// A migration has ended; none: it was cancelled.

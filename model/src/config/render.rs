@@ -73,10 +73,12 @@ fn xen_disk(target: &str, kind: GuestType) -> String {
     if ide { format!("hd{letter}") } else { format!("xvd{letter}") }
 }
 
-/// The kernel's command line with the disks by the names that a guest of Xen has for them.
-fn xen_cmdline(cmdline: &str) -> String {
+/// The kernel's command line with disks and console by the names that a guest of Xen has for them.
+fn xen_cmdline(cmdline: &str, kind: GuestType) -> String {
     let word = |w: &str| match w.split_once("=/dev/vd") {
         Some((key, disk)) => format!("{key}=/dev/xvd{disk}"),
+        // only a whole machine has a serial port
+        None if kind != GuestType::Hvm && w.starts_with("console=ttyS") => "console=hvc0".to_owned(),
         None => w.to_owned(),
     };
     cmdline.split(' ').map(word).collect::<Vec<_>>().join(" ")

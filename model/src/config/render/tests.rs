@@ -90,10 +90,12 @@ fn xen_takes_what_the_server_imported() {
         "<type machine='xenpvh'>xenpvh</type>",
         "<source dev='/dev/xvm/small-6.ferby.3'/>",
         "<target dev='xvda' bus='xen'/>",
-        "<cmdline>root=/dev/xvda ro console=ttyS0</cmdline>",
+        "<cmdline>root=/dev/xvda ro console=hvc0</cmdline>",
     ] {
         assert!(xml.contains(part), "{part} is not in\n{xml}");
     }
+    let machine = xl_cfg(&Spec { kind: GuestType::Hvm, ..spec() }, &site);
+    assert!(machine.contains("extra = \"root=/dev/xvda ro console=ttyS0\"\n"), "{machine}");
     let whole = Spec { boot: None, ..spec() };
     let xml = libvirt_xml(&whole, HypervisorKind::Xen, &site);
     assert!(
@@ -105,7 +107,7 @@ fn xen_takes_what_the_server_imported() {
         "type = \"pvh\"",
         "memory = 512",
         "vcpus = 2",
-        "extra = \"root=/dev/xvda ro console=ttyS0\"",
+        "extra = \"root=/dev/xvda ro console=hvc0\"",
     ] {
         assert!(cfg.lines().any(|l| l == line), "{line} is not in\n{cfg}");
     }

@@ -21,7 +21,7 @@ pub fn xl_cfg(spec: &Spec, site: &Site<'_>) -> String {
         if let Some(initrd) = &boot.initrd {
             put("ramdisk", quoted(&site.file(&initrd.name())));
         }
-        put("extra", quoted(&xen_cmdline(&boot.cmdline)));
+        put("extra", quoted(&xen_cmdline(&boot.cmdline, kind)));
     }
     let disks = spec.grant.disks.iter().map(|disk| {
         let (vdev, target) = (xen_disk(&disk.target, kind), site.import(&disk.export));

@@ -109,7 +109,8 @@ fn os(x: &mut Xml, spec: &Spec, site: &Site<'_>, xen: Option<GuestType>) {
             if let Some(initrd) = &boot.initrd {
                 x.text(2, "initrd", &site.file(&initrd.name()));
             }
-            let cmdline = if xen.is_some() { xen_cmdline(&boot.cmdline) } else { boot.cmdline.to_string() };
+            let cmdline =
+                xen.map_or_else(|| boot.cmdline.to_string(), |kind| xen_cmdline(&boot.cmdline, kind));
             x.text(2, "cmdline", &cmdline);
         }
         None if matches!(xen, None | Some(GuestType::Hvm)) => x.line(2, "<boot dev='hd'/>"),
