@@ -1,82 +1,17 @@
 //! The tree without FUSE: names to inodes, inodes to rows, rows to attributes and texts. One table feeds lookup, listing and
 //! attributes, so they cannot disagree.
 
+mod entry;
 pub mod make;
+
+pub use entry::{Attr, Entry, FileKind, Label};
 
 use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
-use crate::rights::{self, Who};
+use crate::rights;
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
-use xvm_model::round::RoundId;
-use xvm_model::{Code, ConfigName, DomainName, Failure, Server, ServerName, Thing, View, Wall};
-
-/// What kind of file an inode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// A directory.
-    Dir,
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Link,
-}
-
-/// What stat(2) tells of an inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    /// The inode number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// Its permission bits.
-    pub mode: u16,
-    /// Its true length in bytes now.
-    pub size: u64,
-    /// When the thing was last heard of.
-    pub mtime: Wall,
-    /// Whose it is; none: of who mounted it.
-    pub owner: Option<Who>,
-}
-
-/// One name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The inode number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// The name.
-    pub name: Label,
-}
-
-/// A name that somebody else owns: a listing of 100,000 domains copies none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Label {
-    /// A row's.
-    Row(&'static str),
-    /// A server's.
-    Server(ServerName),
-    /// A domain's.
-    Domain(DomainName),
-    /// A round's.
-    Round(RoundId),
-    /// A config's.
-    Config(ConfigName),
-}
-
-impl Label {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Label::Row(name) => name,
-            Label::Server(name) => name.as_str(),
-            Label::Domain(name) => name.as_str(),
-            Label::Round(id) => id,
-            Label::Config(name) => name.as_str(),
-        }
-    }
-}
+use xvm_model::{Code, ConfigName, DomainName, Failure, Server, Thing, View, Wall};
 
 /// What an inode number names.
 #[derive(Clone)]
@@ -340,37 +275,6 @@ impl Tree {
             Kind::Setting(..) | Kind::Key(_) => Opened::Setting(place.clone(), row, self.text(&place, row)?),
             _ => Opened::Text(self.text(&place, row)?),
         })
-    }
-
-    /// `rename(2)`: the link of a domain into another server's directory is a migration; everything else is refused.
-    pub async fn rename(
-        &self,
-        parent: u64,
-        name: &str,
-        new_parent: u64,
-        new_name: &str,
-    ) -> Result<(), Failure> {
-        let links_of = |ino| match self.node(ino) {
-            Ok(Node::Row(Place::Server(server), Row { kind: Kind::Links, .. })) => Some(server),
-            _ => None,
-        };
-        let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
-            return Err(self.refuse(
-                parent,
-                &format!("rename {name}"),
-                "only servers/A/domains/D into servers/B/domains can be renamed",
-            ));
-        };
-        let found = self.lookup(parent, name)?;
-        let Node::Link(domain) = self.node(found.ino)? else { return Err(absent("servers", name)) };
-        if name != new_name {
-            let why = "a domain keeps its name when it moves";
-            return Err(self.refuse(parent, &format!("rename {name} to {new_name}"), why));
-        }
-        if from == to {
-            return Ok(());
-        }
-        self.cluster.move_domain(&domain, &to).await.map(drop)
     }
 
     /// A refusal (EPERM) of something that no file system like this can do, kept in the `error` file of the directory `ino` or of

@@ -1,4 +1,4 @@
-//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain.
+//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain, `mv` of a domain.
 
 use super::{Node, Tree};
 use crate::inode::Inode;
@@ -100,5 +100,36 @@ impl Tree {
         let command = ConfigCommand::Own { uid: change.uid, gid: change.gid, mode };
         let result = self.cluster.order_config(&name, command).await;
         result.map(drop).map_err(|failure| self.cluster.refuse(place, failure))
+    }
+
+    /// `rename(2)`: the link of a domain into another server's directory is a migration; everything else is refused.
+    pub async fn rename(
+        &self,
+        parent: u64,
+        name: &str,
+        new_parent: u64,
+        new_name: &str,
+    ) -> Result<(), Failure> {
+        let links_of = |ino| match self.node(ino) {
+            Ok(Node::Row(Place::Server(server), Row { kind: Kind::Links, .. })) => Some(server),
+            _ => None,
+        };
+        let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
+            return Err(self.refuse(
+                parent,
+                &format!("rename {name}"),
+                "only servers/A/domains/D into servers/B/domains can be renamed",
+            ));
+        };
+        let found = self.lookup(parent, name)?;
+        let Node::Link(domain) = self.node(found.ino)? else { return Err(super::absent("servers", name)) };
+        if name != new_name {
+            let why = "a domain keeps its name when it moves";
+            return Err(self.refuse(parent, &format!("rename {name} to {new_name}"), why));
+        }
+        if from == to {
+            return Ok(());
+        }
+        self.cluster.move_domain(&domain, &to).await.map(drop)
     }
 }
