@@ -62,7 +62,7 @@ pub fn page() -> String {
     p.subsection("mkdir configs/NAME").text(
         "makes a config with the site's defaults, see xvm-config(5), and begins to make its volumes and its image, a job. It returns when \
          imaged has accepted it; the directory is there then. The config belongs to who made it, with the mode of the directory as \
-         mkdir(1) and the umask say.",
+         mkdir(1) and the umask say. Who may is said by the mode of configs, see the option configs= of xvmfs(8).",
     );
     p.subsection("rmdir configs/NAME").text(
         "removes a config that does not run (else EBUSY). Its volumes stay for a day: restore NAME in the ctl of the root brings it back. \
@@ -91,7 +91,7 @@ pub fn page() -> String {
     );
     p.section("RIGHTS").text(
         "Who mounts owns all files (uid= and gid= of xvmfs(8) say otherwise), and modes are fixed, but for configs: chown, chgrp and chmod \
-         on configs/NAME, or on domains/NAME where that was made from a config, say who may see and command the config and its domain. Both \
+         on configs/NAME, or on domains/NAME where that was made from a config (has its uuid), say who may see and command the config and its domain. Both \
          directories have that owner and mode; a file can be read where the directory's mode has an r, and, when it takes writes at all, \
          written where that has a w. The choice is kept with the config. What clone and create make belongs to who had opened the ctl, with \
          mode 0755. The kernel enforces all of it; others than who mounts need the option allow_other.",

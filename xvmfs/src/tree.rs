@@ -11,7 +11,11 @@ use crate::inode::{Inode, ROOT, TableId};
 use crate::rights;
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
+use xvm_model::config::Rights;
 use xvm_model::{Code, ConfigName, DomainName, Failure, Server, Thing, View, Wall};
+
+/// The mode of `configs` when nobody says otherwise: who mounts makes and removes configs.
+pub const CONFIGS_MODE: u16 = 0o755;
 
 /// What an inode number names.
 #[derive(Clone)]
@@ -48,13 +52,15 @@ pub struct Tree {
     pub cluster: Arc<Cluster>,
     /// When it was mounted: the time of directories that are not a thing.
     born: Wall,
+    /// Who may make and remove configs: the mode of the directory `configs`.
+    pub configs_mode: u16,
 }
 
 impl Tree {
     /// The tree of `cluster`.
     pub fn new(cluster: Arc<Cluster>) -> Self {
         let born = cluster.now().wall;
-        Tree { cluster, born }
+        Tree { cluster, born, configs_mode: CONFIGS_MODE }
     }
 
     /// What an inode number names now.
@@ -134,7 +140,7 @@ impl Tree {
     pub fn attr(&self, ino: u64) -> Result<Attr, Failure> {
         let dir = |mode, mtime, owner| Attr { ino, kind: FileKind::Dir, mode, size: 0, mtime, owner };
         Ok(match self.node(ino)? {
-            Node::Dir(place) => match rights::of(&self.cluster.view(), &place) {
+            Node::Dir(place) => match self.rights(&place) {
                 Some(r) => dir(r.mode & 0o777, self.heard(&place), Some(r.into())),
                 None => dir(0o755, self.heard(&place), None),
             },
@@ -143,7 +149,10 @@ impl Tree {
                 let mtime = self.heard(&Place::Domain(name));
                 Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime, owner: None }
             }
-            Node::Row(place, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place), None),
+            Node::Row(place, row) if row.kind.is_dir() => {
+                let mode = if let Kind::Configs = row.kind { self.configs_mode } else { row.mode };
+                dir(mode, self.heard(&place), None)
+            }
             Node::Row(place, row) => {
                 let size = match &row.kind {
                     Kind::Events => crate::stream::HEAD_LEN as u64,
@@ -151,7 +160,7 @@ impl Tree {
                     Kind::Log => self.log_size(&place),
                     _ => self.text(&place, row)?.len() as u64,
                 };
-                let (mode, owner) = match rights::of(&self.cluster.view(), &place) {
+                let (mode, owner) = match self.rights(&place) {
                     Some(r) => (rights::file_mode(r, row), Some(r.into())),
                     None => (row.mode, None),
                 };
@@ -313,6 +322,11 @@ impl Tree {
             },
             _ => String::new(),
         })
+    }
+
+    /// Whose the directory of a place is, when a config says so.
+    fn rights(&self, place: &Place) -> Option<Rights> {
+        rights::of(&self.cluster.view(), place, self.cluster.now().mono)
     }
 
     /// Bytes of a config's log, as imaged said last.
