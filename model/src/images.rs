@@ -217,6 +217,15 @@ pub enum ConfigCommand {
 /// The most of a log in one answer, in bytes.
 pub const LOG_PART: usize = 32 << 10;
 
+/// The part of a log that begins with `bytes`: at most [`LOG_PART`] of them, up to the border of a character.
+pub fn log_part(bytes: &[u8]) -> &str {
+    let bytes = &bytes[..bytes.len().min(LOG_PART)];
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => std::str::from_utf8(&bytes[..e.valid_up_to()]).expect("valid up to there"),
+    }
+}
+
 impl ConfigCommand {
     /// The command's word, for sentences.
     pub fn word(&self) -> &'static str {
@@ -305,6 +314,16 @@ fn parse_resize(words: &[&str]) -> Result<ConfigCommand, String> {
 mod tests {
     use super::*;
     use crate::command::parse_line;
+
+    #[test]
+    fn a_part_of_a_log_ends_between_two_characters() {
+        let log = "ä".repeat(LOG_PART);
+        assert_eq!(log_part(log.as_bytes()).len(), LOG_PART);
+        assert_eq!(log_part(&log.as_bytes()[..5]), "ää");
+        let odd = format!("x{log}");
+        assert_eq!(log_part(odd.as_bytes()).len(), LOG_PART - 1);
+        assert_eq!(log_part(b""), "");
+    }
 
     #[test]
     fn lines_become_commands() {

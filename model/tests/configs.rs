@@ -280,6 +280,11 @@ proptest! {
         straight.apply(end.clone(), at(2));
         crooked.apply(end, at(2));
         prop_assert_eq!(seen(&straight), seen(&crooked));
+        for pick in picks.iter().filter(|_| !said.is_empty()) {
+            let late = said[pick.index(said.len())].clone();
+            prop_assert!(crooked.apply(late, at(3)).is_empty(), "what is late tells nothing");
+        }
+        prop_assert_eq!(seen(&straight), seen(&crooked));
     }
 
     /// Applying a message twice changes nothing and tells nothing; each config that is shown has its number.

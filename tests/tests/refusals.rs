@@ -63,7 +63,7 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
     ("servers/ferby/watchdog", "unit 0\n", "EINVAL", "unit"),
     ("servers/ferby/watchdog", "bark loud\n", "EINVAL", "bark"),
     ("servers/ferby/policy", "dice\n", "EINVAL", "dice"),
-    ("ctl", "fly\n", "EINVAL", "unknown command; commands are balance, roll-call"),
+    ("ctl", "fly\n", "EINVAL", "unknown command; commands are balance, create, restore, roll-call"),
     ("ctl", "roll-call all\n", "EINVAL", "too many words"),
 ];
 

@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // a program, not an interface
 
 mod commands;
+mod config;
 mod messages;
 mod roff;
 mod tree;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 fn files() -> Result<Vec<(PathBuf, String)>> {
     let mut files = vec![
         (PathBuf::from("man/xvm.4"), tree::page()),
+        (PathBuf::from("man/xvm-config.5"), config::page()),
         (PathBuf::from("man/xvm-messages.5"), messages::page()?),
     ];
     files.extend(commands::pages()?);

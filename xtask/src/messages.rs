@@ -3,10 +3,13 @@
 use crate::roff::Page;
 use anyhow::Result;
 use uuid::Uuid;
+use xvm_model::images::{Removed, StoreRoom};
+use xvm_model::lease::Phase;
 use xvm_model::message::{MESSAGE_MAX, Rounds, VERSION};
 use xvm_model::negotiation::Say;
 use xvm_model::policy::{Need, Offer, Worth};
 use xvm_model::round::{Accepted, Bid, Brought, End, Ending, Round, Verdict, Wished};
+use xvm_model::spec::{GrantDisk, export_name};
 use xvm_model::*;
 
 /// The page.
@@ -20,7 +23,7 @@ pub fn page() -> Result<String> {
     p.section("ENVELOPE");
     for (field, about) in [
         ("v", format!("The version of this layout: {VERSION}.")),
-        ("from", "Who says it: agent/SERVER, client/CLIENT or forwarder/NAME.".into()),
+        ("from", "Who says it: agent/SERVER, images/SERVER, client/CLIENT or forwarder/NAME.".into()),
         (
             "boot",
             "The sender's life: a later one has a greater number (milliseconds since 1970 at its start)."
@@ -42,7 +45,7 @@ pub fn page() -> Result<String> {
         p.literal(&example(row)?);
     }
     p.section("LAWS").text(
-        "State is repeated: a heartbeat is a server's whole state, and an older message (boot, seq) never wins over a newer one. \
+        "State is repeated: a heartbeat is a server's whole state, configs that of imaged, and an older message (boot, seq) never wins over a newer one. \
          An order is carried out at most once and never late: it has an id, names the life of its receiver, and is void after its \
          deadline, which is in the receiver's own clock.",
     );
@@ -81,6 +84,19 @@ fn example(row: &TopicRow) -> Result<String> {
             })),
         ),
         "domain" => (agent(), Body::Domain(Box::new(DomainChange::Is { domain }))),
+        "command" if row.pattern == "control.images" => (
+            Sender::Client(client.clone()),
+            Body::Command(Box::new(Command {
+                id,
+                client,
+                boot: Boot(1_795_376_000_000),
+                deadline: Wall(1_795_377_017_000),
+                order: Order::Config {
+                    name: ConfigName::parse("small-6")?,
+                    command: ConfigCommand::Start { on: Some(ferby.clone()) },
+                },
+            })),
+        ),
         "command" => (
             Sender::Client(client.clone()),
             Body::Command(Box::new(Command {
@@ -98,6 +114,26 @@ fn example(row: &TopicRow) -> Result<String> {
                 answer: Answer::Done { text: "small-1 is paused".into() },
                 news: None,
             })),
+        ),
+        "configs" => {
+            let removed =
+                vec![Removed { name: ConfigName::parse("small-9")?, until: Wall(1_795_463_400_000) }];
+            let store = StoreRoom { kind: "dir".into(), total: 81_920, free: 41_984 };
+            (
+                Sender::Images(ServerName::parse("kerby")?),
+                Body::Configs(Box::new(Configs {
+                    interval_ms: 2_000,
+                    host: "10.0.0.9".into(),
+                    store,
+                    systems: vec!["debian/bookworm".into(), "tiny".into()],
+                    configs: vec![config()?],
+                    removed,
+                })),
+            )
+        }
+        "config" => (
+            Sender::Images(ServerName::parse("kerby")?),
+            Body::Config(Box::new(ConfigChange::Is { record: creating()? })),
         ),
         "watchdog" => (
             agent(),
@@ -126,6 +162,48 @@ fn example(row: &TopicRow) -> Result<String> {
         body,
     };
     Ok(serde_json::to_string_pretty(&envelope)?)
+}
+
+/// One that runs.
+fn config() -> Result<ConfigRecord> {
+    let (name, server) = (ConfigName::parse("small-6")?, ServerName::parse("ferby")?);
+    let disk = |target: &str, volume: &str, mib: u64| GrantDisk {
+        target: target.into(),
+        volume: volume.into(),
+        export: export_name(&name, &server, 7, volume),
+        size: mib << 20,
+    };
+    let disks = vec![disk("vda", "disk", 2048), disk("vdb", "swap", 128)];
+    let (config, host) = (name.clone(), "10.0.0.9".into());
+    let grant = Grant { config, server: server.clone(), epoch: 7, host, port: 10_810, disks };
+    let lease = Lease { grant, phase: Phase::Held, job: None, boot: Boot(1_795_376_000_000) };
+    Ok(ConfigRecord {
+        name: name.clone(),
+        config: Config::new(Uuid::from_u128(6)),
+        state: ConfigState::Running,
+        job: None,
+        remaining: None,
+        last: None,
+        leases: vec![lease],
+        boot: None,
+        log: 48_213,
+        wrong: None,
+    })
+}
+
+/// The same while it is made.
+fn creating() -> Result<ConfigRecord> {
+    let job = Job {
+        id: "desk-1.1795377000000.7".into(),
+        kind: JobKind::Create,
+        phase: "packages".into(),
+        percent: 42,
+        to: None,
+        since: Wall(1_795_377_001_000),
+        note: None,
+    };
+    let (job, remaining) = (Some(Box::new(job)), Some(17));
+    Ok(ConfigRecord { state: ConfigState::Creating, job, remaining, leases: vec![], log: 9_120, ..config()? })
 }
 
 fn round(asker: &ServerName, domain: DomainName) -> Result<Round> {

@@ -3,6 +3,7 @@
 use crate::roff::Page;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, SERVER_VERBS, Verb};
 use xvm_model::failure::Code;
+use xvm_model::images::CONFIG_VERBS;
 use xvmfs::row::Kind;
 use xvmfs::tables::cluster::DIRECTORIES;
 
@@ -21,7 +22,7 @@ pub fn page() -> String {
     paths.push_str("/xvm/servers/NAME/domains/DOMAIN -> ../../../domains/DOMAIN\n");
     p.literal(&paths);
     p.section("DESCRIPTION").text(
-        "xvmfs(8) mounts what the server agents of a cluster say of themselves and of their domains, and says what is written. \
+        "xvmfs(8) mounts what the server agents of a cluster say of themselves and of their domains, and imaged of configs, and says what is written. \
          A text file is rendered when it is opened and stays that text until it is closed; its size is its true length; its time \
          is when the thing was last heard of. Numbers are decimal; a load is a share from 0.00 to 1.00.",
     );
@@ -30,16 +31,20 @@ pub fn page() -> String {
             Some("servers") => "FILES OF A SERVER",
             Some("domains") => "FILES OF A DOMAIN",
             Some("help") => "FILES OF A ROUND OF HELP",
+            Some("configs") => "FILES OF A CONFIG",
             _ => "FILES OF THE ROOT",
         });
         for row in *rows {
             let access = match row.kind {
-                Kind::Setting(..) => " (read, write)",
+                Kind::Setting(..) | Kind::Key(_) => " (read, write)",
                 Kind::Ctl => " (read, write: commands)",
                 _ => "",
             };
             let slash = if row.kind.is_dir() { "/" } else { "" };
             p.item(&format!("{}{slash}", row.name), &format!("{:04o}{access}: {}.", row.mode, row.about));
+            if let Kind::Key(setting) = row.kind {
+                p.more(&format!("May be changed {}.", setting.when));
+            }
         }
     }
     p.section("COMMANDS").text(
@@ -51,8 +56,46 @@ pub fn page() -> String {
     verbs(&mut p, "ctl", CLUSTER_VERBS);
     verbs(&mut p, "servers/NAME/ctl", SERVER_VERBS);
     verbs(&mut p, "domains/NAME/ctl", DOMAIN_VERBS);
+    verbs(&mut p, "configs/NAME/ctl", CONFIG_VERBS);
     p.subsection("mv servers/A/domains/D servers/B/domains/")
         .text("migrates the domain D from A to B, like migrate B in its ctl.");
+    p.subsection("mkdir configs/NAME").text(
+        "makes a config with the site's defaults, see xvm-config(5), and begins to make its volumes and its image, a job. It returns when \
+         imaged has accepted it; the directory is there then. The config belongs to who made it, with the mode of the directory as \
+         mkdir(1) and the umask say. Who may is said by the mode of configs, see the option configs= of xvmfs(8).",
+    );
+    p.subsection("rmdir configs/NAME").text(
+        "removes a config that does not run (else EBUSY). Its volumes stay for a day: restore NAME in the ctl of the root brings it back. \
+         Nothing else removes: rm -rf, find -delete and the like fail on the files of the directory, and a program that has tried to \
+         remove one of them cannot remove the directory any more (EPERM). A refusal stands in the file error of the config and of the \
+         root.",
+    );
+    p.section("CONFIGS").text(
+        "A config is the definition of a domain with its volumes. start in its ctl runs it: the server gets a lease, which is the right to \
+         use the volumes, and the domain appears under domains/NAME. No second server gets one, but for the time of a migration. status \
+         tells who holds it: lease SERVER NUMBER PHASE. A config is running while its server is heard, and lost when that is down; restart \
+         always then starts it elsewhere.",
+    ).text(
+        "The settings are files: a value is checked when it is written (EINVAL), then imaged takes it, or refuses it with EBUSY while the \
+         domain runs. What is written to keys through one open file is one value of up to 64 KiB, a line a key; each write that ends a line \
+         sets what was written so far, and after the first one waits up to 2 seconds for the job that this began.",
+    ).text(
+        "log is a file that grows: cat ends at its end, tail -f follows it. It is not kept by the mount, so a read of it waits for imaged, \
+         5 seconds at most: EHOSTDOWN when imaged is down, ETIMEDOUT when it does not answer.",
+    ).text(
+        "libvirt.xml and xl.cfg name the exports of the lease. Without one they show what would be run, with SERVER and 0 in the names of \
+         the exports, and a comment that says so; where a server keeps its files and which bridge it has is known to that server alone.",
+    ).text(
+        "A cluster has one imaged. Of two the one that was heard first counts until it is down, and an event at the root tells of the \
+         other. While imaged is down, what it said last is shown, nobody can change it, and running domains go on.",
+    );
+    p.section("RIGHTS").text(
+        "Who mounts owns all files (uid= and gid= of xvmfs(8) say otherwise), and modes are fixed, but for configs: chown, chgrp and chmod \
+         on configs/NAME, or on domains/NAME where that was made from a config (has its uuid), say who may see and command the config and its domain. Both \
+         directories have that owner and mode; a file can be read where the directory's mode has an r, and, when it takes writes at all, \
+         written where that has a w. The choice is kept with the config. What clone and create make belongs to who had opened the ctl, with \
+         mode 0755. The kernel enforces all of it; others than who mounts need the option allow_other.",
+    );
     p.section("BALANCING").text(
         "A server that is overloaded by its policy asks the others for help; one domain moves to the server whose offer it takes, and \
          help/ROUND keeps what was asked, offered, taken and declined, and why. xvm-policy(7) tells the rules. \
@@ -86,13 +129,27 @@ pub fn page() -> String {
          TIME server NAME help ROUND ended: SENTENCE\n\
          TIME server NAME help ROUND brought: load AFTER (was BEFORE), points AFTER (was BEFORE)",
     );
+    p.text("A config tells its life at the root and in its own directory; its leases also at the server:")
+        .literal(
+            "TIME config NAME appeared: STATE\n\
+         TIME config NAME job KIND\n\
+         TIME config NAME state STATE (was STATE)\n\
+         TIME config NAME done KIND: SENTENCE\n\
+         TIME config NAME failed KIND: ERRNO SENTENCE\n\
+         TIME config NAME lease SERVER NUMBER\n\
+         TIME config NAME lease SERVER NUMBER ended\n\
+         TIME config NAME wrong: line LINE: WHY\n\
+         TIME config NAME no longer wrong\n\
+         TIME config NAME gone\n\
+         TIME cluster imaged up|stale|down on SERVER",
+        );
     p.text(
         "Copies and searches of whole directories end by themselves: what reads a file up to its size (tar, rsync) gets the first \
          line, and a process that has listed the directory and read another of its files within the last five seconds \
          (cp -r, diff -r, grep -r) finds the end of the file after it. A plain cp, grep or cat that names the file waits.",
     );
     p.section("BOUNDS").text(
-        "No call waits for the network longer than 5 seconds. Files that are only read never wait for it at all: what was last heard \
+        "No call waits for the network longer than 5 seconds. Files that are only read never wait for it at all, but for the log of a config: what was last heard \
          is shown, and age tells how old it is. A read of events or wait is interrupted each second, so that a signal ends it.",
     );
     p.section("ERRORS")
@@ -101,7 +158,7 @@ pub fn page() -> String {
         p.item(code.name(), meaning(*code));
     }
     p.section("SEE ALSO").line(
-        ".BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-messages (5),\n.BR xvm-policy (7)",
+        ".BR xvmfs (8),\n.BR agentd (8),\n.BR xvm-forwarder (8),\n.BR xvm-config (5),\n.BR xvm-messages (5),\n.BR xvm-policy (7)",
     );
     p.finish()
 }
@@ -116,18 +173,22 @@ fn verbs<C>(p: &mut Page, path: &str, verbs: &[Verb<C>]) {
 fn meaning(code: Code) -> &'static str {
     match code {
         Code::Permission => {
-            "This cannot be done here at all: the tree has no files to make, remove or rename; or the domain is pinned elsewhere, or one of its groups forbids it."
+            "This cannot be done here at all: the tree has no files to make, remove or rename but configs; or the domain is pinned elsewhere, or one of its groups forbids it."
         }
-        Code::NoEntry => "No such server, domain or file.",
-        Code::Io => "The hypervisor said no; the sentence holds its words.",
+        Code::NoEntry => "No such server, domain, config or file.",
+        Code::Io => {
+            "The hypervisor, or a tool that makes volumes and images, said no; the sentence holds its words."
+        }
         Code::Access => "The mode of the file forbids it.",
         Code::Busy => "Wrong state, or a job runs.",
         Code::Exists => "It is there already.",
         Code::Invalid => "Unknown command, wrong number of words, or a bad value.",
-        Code::NoSpace => "No server has room, or may take the domain.",
+        Code::NoSpace => "No server has room, or may take the domain; or there is no room for the volumes.",
         Code::NotSupported => "This hypervisor cannot do it.",
         Code::TimedOut => "No answer in time: the outcome is unknown, and the sentence says how to find out.",
-        Code::HostDown => "The server is down, or its agent does not hear its hypervisor.",
+        Code::HostDown => {
+            "The server is down, or its agent does not hear its hypervisor; or imaged is down, or was never heard."
+        }
         Code::HostUnreachable => "There is no forwarder.",
     }
 }

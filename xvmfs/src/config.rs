@@ -35,6 +35,8 @@ struct Flags {
     /// allow_other: all users see the mount, as the modes allow; else only who mounts.
     /// allow_root: root sees it too.
     /// uid=N, gid=N: whose the files are; else who mounts.
+    /// configs=MODE: the mode of the directory configs, in octal; 755 when it is not given. With 1777 everybody makes configs and
+    /// removes their own, with 1770 and gid= those of a group.
     /// client=NAME: our name on the bus; else one is made of the host's name and a number.
     /// dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, async, dirsync: as in mount(8).
     /// What only fstab(5) and systemd use (auto, noauto, user, nofail, _netdev, x-...) is accepted; default_permissions and
@@ -88,6 +90,8 @@ pub struct Config {
     pub mount: Options,
     /// Whose the files are: user and group.
     pub owner: (u32, u32),
+    /// The mode of the directory `configs`.
+    pub configs_mode: u16,
     /// Our name on the bus.
     pub client: ClientName,
     /// Whether to stay in the foreground.
@@ -114,6 +118,7 @@ impl Config {
             forwarders: flags.forwarders,
             mountpoint: flags.mountpoint,
             owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            configs_mode: crate::tree::CONFIGS_MODE,
             client: default_client(),
             foreground: flags.foreground,
             ready: flags.ready,
@@ -139,6 +144,12 @@ impl Config {
             ("allow_root", None) if self.mount.access == Access::Owner => self.mount.access = Access::Root,
             ("uid", Some(_)) => self.owner.0 = number()?,
             ("gid", Some(_)) => self.owner.1 = number()?,
+            ("configs", Some(mode)) => {
+                let mode = u16::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o1777);
+                self.configs_mode = mode.ok_or_else(|| {
+                    format!("cannot use the option {option}: it is no mode from 0 to 1777, in octal")
+                })?;
+            }
             ("client", Some(name)) => {
                 self.client =
                     ClientName::parse(name).map_err(|e| format!("cannot use the option {option}: {e}"))?;
@@ -148,7 +159,7 @@ impl Config {
             (key, _) if is_ignored(key) => {}
             _ => {
                 return Err(format!(
-                    "cannot use the option {option}: it is unknown; allowed are {}, allow_other, allow_root, uid=N, gid=N, client=NAME, and those of fstab",
+                    "cannot use the option {option}: it is unknown; allowed are {}, allow_other, allow_root, uid=N, gid=N, configs=MODE, client=NAME, and those of fstab",
                     FLAGS.join(", ")
                 ));
             }
@@ -227,11 +238,12 @@ mod tests {
 
     #[test]
     fn mount_8_calls_it_as_it_calls_all() {
-        let c = parse("xvmfs hub,ipc:///run/x /xvm -n -s -v -t fuse.xvmfs -o rw,nosuid,nodev,dev,allow_other,_netdev,x-systemd.automount,uid=7,client=me").unwrap();
+        let c = parse("xvmfs hub,ipc:///run/x /xvm -n -s -v -t fuse.xvmfs -o rw,nosuid,nodev,dev,allow_other,_netdev,x-systemd.automount,uid=7,configs=1777,client=me").unwrap();
         assert_eq!(c.forwarders.len(), 2);
         assert_eq!(c.mount.source, "tcp://hub:5750,ipc:///run/x");
         assert_eq!(c.mount.flags, ["rw", "nosuid", "dev"]);
         assert_eq!((c.mount.access, c.owner.0, c.client.as_str()), (Access::Everyone, 7, "me"));
+        assert_eq!(c.configs_mode, 0o1777);
         let c = parse("xvmfs -o ro hub /xvm -o rw").unwrap();
         assert_eq!(c.mount.flags, ["rw"]);
     }
@@ -241,6 +253,8 @@ mod tests {
         for (line, why) in [
             ("xvmfs hub /xvm -o colour=red", "colour=red: it is unknown; allowed are ro"),
             ("xvmfs hub /xvm -o uid=me", "\"me\" is not a number"),
+            ("xvmfs hub /xvm -o configs=9", "configs=9: it is no mode"),
+            ("xvmfs hub /xvm -o configs=2777", "it is no mode from 0 to 1777"),
             ("xvmfs hub /xvm -o client=a/b", "client name"),
             ("xvmfs a:b /xvm", "allowed are HOST"),
             ("xvmfs hub", "MOUNTPOINT"),

@@ -1,9 +1,9 @@
-//! Whose a directory is. What a config says of its owner counts for `configs/NAME` and for the domain of that name, so whoever owns a
-//! config can command its domain; all else is of who mounted the tree. The kernel enforces it.
+//! Whose a directory is. What a config says of its owner counts for `configs/NAME` and for the domain that was made from it, so whoever
+//! owns a config can command its domain; all else is of who mounted the tree. The kernel enforces it.
 
 use crate::row::{Place, Row};
-use xvm_model::View;
 use xvm_model::config::Rights;
+use xvm_model::{Mono, View};
 
 /// The user and group of a process, or of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,14 +27,21 @@ impl From<Rights> for Who {
     }
 }
 
-/// What a config says of a place; none where no config speaks of it.
-pub fn of(view: &View, place: &Place) -> Option<Rights> {
-    let name = match place {
-        Place::Config(name) => name.as_str(),
-        Place::Domain(name) => name.as_str(),
+/// What a config says of a place as of `now`; none where no config speaks of it.
+///
+/// A domain is its config's when both have one identity. A name alone is not enough: whoever may make configs would own each domain
+/// that was there before, by making a config that is called so.
+pub fn of(view: &View, place: &Place, now: Mono) -> Option<Rights> {
+    let config = match place {
+        Place::Config(name) => &view.config(name.as_str())?.record.config,
+        Place::Domain(name) => {
+            let config = &view.config(name.as_str())?.record.config;
+            let domain = view.domain(name.as_str(), now)?.domain;
+            Some(config).filter(|c| c.uuid == domain.uuid)?
+        }
         Place::Cluster | Place::Server(_) | Place::Round(_) => return None,
     };
-    view.config(name).map(|c| c.record.config.rights)
+    Some(config.rights)
 }
 
 /// The mode of a file in such a directory: what the directory's bits for reading and writing allow, and what the file can do at all.

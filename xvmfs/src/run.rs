@@ -63,7 +63,9 @@ pub async fn serve(
     let names = config.forwarders.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
     let cluster = Cluster::new(publisher, client, clock, names);
     let (ended, mut gone) = watch::channel(false);
-    let fs = Fs::new(Tree::new(cluster.clone()), tokio::runtime::Handle::current(), config.owner, ended);
+    let mut tree = Tree::new(cluster.clone());
+    tree.configs_mode = config.configs_mode;
+    let fs = Fs::new(tree, tokio::runtime::Handle::current(), config.owner, ended);
     let _connection = fuse::start(fs, &path, &config.mount)
         .map_err(|e| MountError::new("mount at", &path, e.to_string().trim().to_owned()))?;
     let feeder = {

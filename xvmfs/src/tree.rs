@@ -1,82 +1,21 @@
 //! The tree without FUSE: names to inodes, inodes to rows, rows to attributes and texts. One table feeds lookup, listing and
 //! attributes, so they cannot disagree.
 
+mod entry;
 pub mod make;
+
+pub use entry::{Attr, Entry, FileKind, Label};
 
 use crate::cluster::Cluster;
 use crate::inode::{Inode, ROOT, TableId};
-use crate::rights::{self, Who};
+use crate::rights;
 use crate::row::{Kind, Place, Row, Subject};
 use std::sync::Arc;
-use xvm_model::round::RoundId;
-use xvm_model::{Code, ConfigName, DomainName, Failure, Server, ServerName, Thing, View, Wall};
+use xvm_model::config::Rights;
+use xvm_model::{Code, ConfigName, DomainName, Failure, Server, Thing, View, Wall};
 
-/// What kind of file an inode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    /// A directory.
-    Dir,
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Link,
-}
-
-/// What stat(2) tells of an inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    /// The inode number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// Its permission bits.
-    pub mode: u16,
-    /// Its true length in bytes now.
-    pub size: u64,
-    /// When the thing was last heard of.
-    pub mtime: Wall,
-    /// Whose it is; none: of who mounted it.
-    pub owner: Option<Who>,
-}
-
-/// One name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The inode number.
-    pub ino: u64,
-    /// What it is.
-    pub kind: FileKind,
-    /// The name.
-    pub name: Label,
-}
-
-/// A name that somebody else owns: a listing of 100,000 domains copies none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Label {
-    /// A row's.
-    Row(&'static str),
-    /// A server's.
-    Server(ServerName),
-    /// A domain's.
-    Domain(DomainName),
-    /// A round's.
-    Round(RoundId),
-    /// A config's.
-    Config(ConfigName),
-}
-
-impl Label {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Label::Row(name) => name,
-            Label::Server(name) => name.as_str(),
-            Label::Domain(name) => name.as_str(),
-            Label::Round(id) => id,
-            Label::Config(name) => name.as_str(),
-        }
-    }
-}
+/// The mode of `configs` when nobody says otherwise: who mounts makes and removes configs.
+pub const CONFIGS_MODE: u16 = 0o755;
 
 /// What an inode number names.
 #[derive(Clone)]
@@ -113,13 +52,15 @@ pub struct Tree {
     pub cluster: Arc<Cluster>,
     /// When it was mounted: the time of directories that are not a thing.
     born: Wall,
+    /// Who may make and remove configs: the mode of the directory `configs`.
+    pub configs_mode: u16,
 }
 
 impl Tree {
     /// The tree of `cluster`.
     pub fn new(cluster: Arc<Cluster>) -> Self {
         let born = cluster.now().wall;
-        Tree { cluster, born }
+        Tree { cluster, born, configs_mode: CONFIGS_MODE }
     }
 
     /// What an inode number names now.
@@ -199,7 +140,7 @@ impl Tree {
     pub fn attr(&self, ino: u64) -> Result<Attr, Failure> {
         let dir = |mode, mtime, owner| Attr { ino, kind: FileKind::Dir, mode, size: 0, mtime, owner };
         Ok(match self.node(ino)? {
-            Node::Dir(place) => match rights::of(&self.cluster.view(), &place) {
+            Node::Dir(place) => match self.rights(&place) {
                 Some(r) => dir(r.mode & 0o777, self.heard(&place), Some(r.into())),
                 None => dir(0o755, self.heard(&place), None),
             },
@@ -208,7 +149,10 @@ impl Tree {
                 let mtime = self.heard(&Place::Domain(name));
                 Attr { ino, kind: FileKind::Link, mode: 0o777, size, mtime, owner: None }
             }
-            Node::Row(place, row) if row.kind.is_dir() => dir(row.mode, self.heard(&place), None),
+            Node::Row(place, row) if row.kind.is_dir() => {
+                let mode = if let Kind::Configs = row.kind { self.configs_mode } else { row.mode };
+                dir(mode, self.heard(&place), None)
+            }
             Node::Row(place, row) => {
                 let size = match &row.kind {
                     Kind::Events => crate::stream::HEAD_LEN as u64,
@@ -216,7 +160,7 @@ impl Tree {
                     Kind::Log => self.log_size(&place),
                     _ => self.text(&place, row)?.len() as u64,
                 };
-                let (mode, owner) = match rights::of(&self.cluster.view(), &place) {
+                let (mode, owner) = match self.rights(&place) {
                     Some(r) => (rights::file_mode(r, row), Some(r.into())),
                     None => (row.mode, None),
                 };
@@ -342,37 +286,6 @@ impl Tree {
         })
     }
 
-    /// `rename(2)`: the link of a domain into another server's directory is a migration; everything else is refused.
-    pub async fn rename(
-        &self,
-        parent: u64,
-        name: &str,
-        new_parent: u64,
-        new_name: &str,
-    ) -> Result<(), Failure> {
-        let links_of = |ino| match self.node(ino) {
-            Ok(Node::Row(Place::Server(server), Row { kind: Kind::Links, .. })) => Some(server),
-            _ => None,
-        };
-        let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
-            return Err(self.refuse(
-                parent,
-                &format!("rename {name}"),
-                "only servers/A/domains/D into servers/B/domains can be renamed",
-            ));
-        };
-        let found = self.lookup(parent, name)?;
-        let Node::Link(domain) = self.node(found.ino)? else { return Err(absent("servers", name)) };
-        if name != new_name {
-            let why = "a domain keeps its name when it moves";
-            return Err(self.refuse(parent, &format!("rename {name} to {new_name}"), why));
-        }
-        if from == to {
-            return Ok(());
-        }
-        self.cluster.move_domain(&domain, &to).await.map(drop)
-    }
-
     /// A refusal (EPERM) of something that no file system like this can do, kept in the `error` file of the directory `ino` or of
     /// the one that it is in.
     pub fn refuse(&self, ino: u64, what: &str, why: &str) -> Failure {
@@ -409,6 +322,11 @@ impl Tree {
             },
             _ => String::new(),
         })
+    }
+
+    /// Whose the directory of a place is, when a config says so.
+    fn rights(&self, place: &Place) -> Option<Rights> {
+        rights::of(&self.cluster.view(), place, self.cluster.now().mono)
     }
 
     /// Bytes of a config's log, as imaged said last.

@@ -65,14 +65,33 @@ fn rounds(asker: &ServerName, domains: &[(u8, DomainState)]) -> Body {
     Body::Rounds(Box::new(Rounds { rounds: (0..domains.len()).map(round).collect() }))
 }
 
+/// As many configs as the first server has said domains, some with the names of domains.
+fn configs(domains: &[(u8, DomainState)]) -> Vec<ConfigRecord> {
+    let record = |(i, (n, _)): (usize, &(u8, DomainState))| ConfigRecord {
+        name: ConfigName::parse(["small-1", "ctl", "README", "wait", "events", "log"][usize::from(*n) % 6])
+            .unwrap(),
+        config: Config::new(Uuid::from_u128(i as u128)),
+        state: ConfigState::ALL[i % ConfigState::ALL.len()],
+        job: None,
+        remaining: None,
+        last: None,
+        leases: vec![],
+        boot: None,
+        log: 0,
+        wrong: None,
+    };
+    domains.iter().enumerate().map(record).collect()
+}
+
 /// A tree of servers `ferby`, `events`, ... that said this; some are called like files are.
 fn tree(said: &Said) -> Tree {
     let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     rt.block_on(async {
         let (net, clock) = (Net::new(1), Clock::system());
         let client = ClientName::parse("test").unwrap();
-        let topics =
-            ["heartbeat.", "domain.", "rounds.", "reply.test", "forwarder."].map(String::from).to_vec();
+        let topics = ["heartbeat.", "domain.", "rounds.", "configs", "reply.test", "forwarder."]
+            .map(String::from)
+            .to_vec();
         let (publisher, receiver) =
             net.connect(Sender::Client(client.clone()), Boot(1), topics, clock.clone());
         let cluster =
@@ -86,6 +105,9 @@ fn tree(said: &Said) -> Tree {
                 (agent, name, domains)
             })
             .collect();
+        let kerby = ServerName::parse("kerby").unwrap();
+        let (images, _ears) = net.connect(Sender::Images(kerby), Boot(1), vec![], clock.clone());
+        let configs = said.first().map(|domains| configs(domains)).unwrap_or_default();
         let heard = async {
             let known = || cluster.view().servers().map(|s| s.domains.len()).sum::<usize>();
             let mut told: Vec<Vec<u8>> = said.iter().map(|d| d.iter().map(|d| d.0).collect()).collect();
@@ -98,7 +120,10 @@ fn tree(said: &Said) -> Tree {
             while cluster.view().server_count() < agents.len()
                 || known() < wanted
                 || cluster.view().rounds().count() < asked
+                || cluster.view().images().is_none()
             {
+                let configs = Configs { interval_ms: 60_000, configs: configs.clone(), ..Configs::default() };
+                images.publish(Topic::Configs, Body::Configs(Box::new(configs)));
                 for (agent, name, domains) in &agents {
                     agent.publish(Topic::Heartbeat(name.clone()), Body::Heartbeat(Box::new(beat(domains))));
                     agent.publish(Topic::Rounds(name.clone()), rounds(name, domains));

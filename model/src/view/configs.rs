@@ -97,10 +97,10 @@ impl View {
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let old = self.images.clone();
-        if let Some(old) = &old {
-            if !self.heeds(old, &name, stamp, now, &mut events) {
-                return events;
-            }
+        if let Some(old) = &old
+            && !self.heeds(old, &name, stamp, now, &mut events)
+        {
+            return events;
         }
         let known = |name: &ConfigName| old.as_ref().and_then(|o| o.configs.get(name));
         let mut configs = OrdMap::new();

@@ -111,11 +111,12 @@ impl Log {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use xvm_model::images::log_part;
 
-    /// What imaged answers.
+    /// What imaged answers, with shorter parts.
     fn part(log: &str, from: u64, most: usize) -> &str {
-        let rest = &log[from as usize..];
-        &rest[..rest.floor_char_boundary(most)]
+        let rest = &log.as_bytes()[from as usize..];
+        log_part(&rest[..rest.len().min(most)])
     }
 
     proptest! {

@@ -151,15 +151,11 @@ pub fn imaged_brief(scene: &Scene) -> String {
 fn images(scene: &Scene) -> Vec<String> {
     let Some(images) = scene.view.images() else { return Vec::new() };
     let store = &images.said.store;
-    let (used, total) = (store.total.saturating_sub(store.free) / 1024, store.total / 1024);
-    let free = store.free / 1024;
+    let (each, unit) = if store.total < 10 << 10 { (1, "MiB") } else { (1 << 10, "GiB") };
+    let (free, total) = (store.free / each, store.total / each);
     let mut lines = vec![
-        format!(
-            "images {}, {} store, {free} of {total} GiB free ({used} used)",
-            imaged_brief(scene),
-            store.kind
-        )
-        .replace(char::is_control, " "),
+        format!("images {}, {} store, {free} of {total} {unit} free", imaged_brief(scene), store.kind)
+            .replace(char::is_control, " "),
     ];
     for removed in &images.said.removed {
         lines.push(format!("removed {}, restorable until {}", removed.name, removed.until.rfc3339()));

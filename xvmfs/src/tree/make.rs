@@ -1,13 +1,14 @@
-//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain.
+//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain, `mv` of a domain.
 
 use super::{Node, Tree};
 use crate::inode::Inode;
-use crate::rights::{self, Who};
+use crate::rights::Who;
 use crate::row::{Kind, Place, Row};
 use std::time::Duration;
 use xvm_model::{Code, ConfigCommand, ConfigName, Failure};
 
-/// How long a new config may take from imaged's answer until it is shown: an answer brings it along, so this is for one that did not.
+/// How long a config may take from imaged's answer until it is shown or gone: answers bring the news along, so this is for one that did
+/// not.
 const SHOWN: Duration = Duration::from_secs(1);
 
 /// What `chown` and `chmod` change; none stays.
@@ -58,9 +59,14 @@ impl Tree {
             let known = self.cluster.view().config(name).map(|c| c.record.name.clone());
             let name = known.ok_or_else(|| super::absent("configs", name))?;
             let result = self.cluster.order_config(&name, ConfigCommand::Remove).await;
-            result.map_err(|failure| self.cluster.refuse(&Place::Config(name), failure))
+            result.map_err(|failure| self.cluster.refuse(&Place::Config(name.clone()), failure))?;
+            let mut changes = self.cluster.changes();
+            let gone = changes.wait_for(|_| self.cluster.view().config(name.as_str()).is_none());
+            // it is removed; when imaged did not tell so with its answer, the tree will show it a little later
+            drop(tokio::time::timeout(SHOWN, gone).await);
+            Ok(())
         };
-        removed.await.map(drop).map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
+        removed.await.map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
     }
 
     /// `chown`, `chgrp` and `chmod`: on `configs/NAME` and on the domain that it defines; everything else is refused.
@@ -68,7 +74,7 @@ impl Tree {
         let what = if change.mode.is_some() { "change the mode of" } else { "change the owner of" };
         let what = format!("{what} {}", self.path(ino));
         let node = self.node(ino)?;
-        let owned = |place: &Place| rights::of(&self.cluster.view(), place).is_some();
+        let owned = |place: &Place| self.rights(place).is_some();
         let place = match &node {
             Node::Dir(place @ (Place::Config(_) | Place::Domain(_))) if owned(place) => place,
             Node::Row(place, _) if owned(place) => {
@@ -100,5 +106,36 @@ impl Tree {
         let command = ConfigCommand::Own { uid: change.uid, gid: change.gid, mode };
         let result = self.cluster.order_config(&name, command).await;
         result.map(drop).map_err(|failure| self.cluster.refuse(place, failure))
+    }
+
+    /// `rename(2)`: the link of a domain into another server's directory is a migration; everything else is refused.
+    pub async fn rename(
+        &self,
+        parent: u64,
+        name: &str,
+        new_parent: u64,
+        new_name: &str,
+    ) -> Result<(), Failure> {
+        let links_of = |ino| match self.node(ino) {
+            Ok(Node::Row(Place::Server(server), Row { kind: Kind::Links, .. })) => Some(server),
+            _ => None,
+        };
+        let (Some(from), Some(to)) = (links_of(parent), links_of(new_parent)) else {
+            return Err(self.refuse(
+                parent,
+                &format!("rename {name}"),
+                "only servers/A/domains/D into servers/B/domains can be renamed",
+            ));
+        };
+        let found = self.lookup(parent, name)?;
+        let Node::Link(domain) = self.node(found.ino)? else { return Err(super::absent("servers", name)) };
+        if name != new_name {
+            let why = "a domain keeps its name when it moves";
+            return Err(self.refuse(parent, &format!("rename {name} to {new_name}"), why));
+        }
+        if from == to {
+            return Ok(());
+        }
+        self.cluster.move_domain(&domain, &to).await.map(drop)
     }
 }

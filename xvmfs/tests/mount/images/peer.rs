@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use xvm_bus::{Clock, Incoming, Net, Publisher};
 use xvm_model::config::settings;
-use xvm_model::images::{LOG_PART, Removed, StoreRoom};
+use xvm_model::images::{Removed, StoreRoom, log_part};
 use xvm_model::lease::Phase;
 use xvm_model::spec::{GrantDisk, export_name};
 use xvm_model::*;
@@ -238,8 +238,8 @@ impl State {
         let done = |text: &str| Answer::Done { text: text.into() };
         if let ConfigCommand::Log { from } = command {
             let log = self.logs.get(name).map_or("", |l| l);
-            let rest = &log[from as usize..];
-            return Ok((done(&rest[..rest.floor_char_boundary(LOG_PART)]), None));
+            assert!(log.is_char_boundary(from as usize), "asked inside of a character");
+            return Ok((done(log_part(&log.as_bytes()[from as usize..])), None));
         }
         self.orders.push((name.clone(), command.clone()));
         if let ConfigCommand::Create { settings, rights } = command {

@@ -17,11 +17,11 @@ fn may(m: &Mount, uid: u32, script: &str) -> bool {
     as_user(m, uid, script).status.success()
 }
 
-fn shared() -> (Cluster, Peer, Mount) {
+fn shared(options: &str) -> (Cluster, Peer, Mount) {
     let c = Cluster::new();
     let peer = c.images();
     ["small-1", "small-6"].iter().for_each(|n| peer.add(n));
-    let m = c.mount_at(tempfile::tempdir().unwrap(), "rw,allow_other");
+    let m = c.mount_at(tempfile::tempdir().unwrap(), &format!("rw,allow_other{options}"));
     wait_for("the configs", || m.list("configs").len() == 2);
     (c, peer, m)
 }
@@ -36,7 +36,7 @@ fn who_owns_a_config_commands_it_and_its_domain() {
     if !can_mount("who_owns_a_config_commands_it_and_its_domain") {
         return;
     }
-    let (_c, peer, m) = shared();
+    let (_c, peer, m) = shared("");
     let pause = "echo pause > domains/small-1/ctl";
     assert!(!may(&m, STUDENT, pause) && !may(&m, STUDENT, "echo 512 > configs/small-1/memory"));
     assert!(may(&m, STUDENT, "cat configs/small-1/memory domains/small-1/state"));
@@ -74,12 +74,34 @@ fn who_owns_a_config_commands_it_and_its_domain() {
     assert_eq!(owner(&m, "configs/small-9"), (STUDENT, STUDENT, 0o755));
 }
 
+/// If this fails, who may make configs owns what is not theirs.
+#[test]
+fn with_a_sticky_directory_everybody_makes_configs_and_removes_their_own() {
+    if !can_mount("with_a_sticky_directory_everybody_makes_configs_and_removes_their_own") {
+        return;
+    }
+    let (_c, peer, m) = shared(",configs=1777");
+    assert_eq!(owner(&m, "configs"), (0, 0, 0o1777));
+    assert!(may(&m, STUDENT, "umask 027; mkdir configs/mine && cat configs/mine/state"));
+    assert_eq!(owner(&m, "configs/mine"), (STUDENT, STUDENT, 0o750));
+    peer.finish("mine", xvm_model::ConfigState::Ready, Ok("mine is ready"));
+    wait_for("ready", || m.read("configs/mine/state") == "ready\n");
+    assert!(!may(&m, OTHER, "rmdir configs/mine") && !may(&m, STUDENT, "rmdir configs/small-6"));
+    assert!(may(&m, STUDENT, "rmdir configs/mine"));
+    // a config that is called like a domain which was not made from it gives nobody that domain
+    assert!(may(&m, STUDENT, "mkdir configs/small-2"));
+    peer.change("small-2", |r| r.config.uuid = uuid::Uuid::from_u128(1));
+    wait_for("another identity", || owner(&m, "domains/small-2") == (0, 0, 0o755));
+    assert!(!may(&m, STUDENT, "echo pause > domains/small-2/ctl"));
+    assert_eq!(errno(chown(m.at("domains/small-2"), Some(7), None)), 1);
+}
+
 #[test]
 fn chown_and_chmod_elsewhere_are_refused() {
     if !can_mount("chown_and_chmod_elsewhere_are_refused") {
         return;
     }
-    let (_c, peer, m) = shared();
+    let (_c, peer, m) = shared("");
     chown(m.at("domains/small-1"), Some(7), Some(8)).unwrap();
     assert_eq!(owner(&m, "configs/small-1"), (7, 8, 0o755), "by its domain");
     chown(m.at("configs/small-1"), None, Some(9)).unwrap();

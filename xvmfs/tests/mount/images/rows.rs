@@ -107,7 +107,7 @@ fn the_root_tells_of_imaged_and_of_addresses() {
 
     let (_c, peer, m) = start(&["small-6", "small-7"]);
     peer.change("small-7", |r| {
-        r.config.address = config::Address::parse("10.0.0.7/24 via 10.0.0.1").unwrap()
+        r.config.address = config::Address::parse("10.0.0.7/24 via 10.0.0.1").unwrap();
     });
     peer.lease("small-6", "gerby", 8);
     wait_for("both", || {
