@@ -143,12 +143,12 @@ impl Cage {
             }
         };
         if ended.is_err() {
-            let _ = child.start_kill();
-            let _ = tokio::time::timeout(DEATH, child.wait()).await;
+            child.start_kill().ok();
+            tokio::time::timeout(DEATH, child.wait()).await.ok();
         }
         // the pipe ends when the last process of the namespace has: only then can its files be removed
         if !read {
-            let _ = tokio::time::timeout(DEATH, &mut reading).await;
+            tokio::time::timeout(DEATH, &mut reading).await.ok();
         }
         drop(reading);
         let status = ended?;
@@ -278,8 +278,9 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().expect("dir");
-        let text = cage(&dir)
-            .run(sh("mkdir m; mount -t tmpfs xvmcage m; grep -c xvmcage /proc/self/mounts; echo $$"));
+        let cage = cage(&dir);
+        let text =
+            cage.run(sh("mkdir m; mount -t tmpfs xvmcage m; grep -c xvmcage /proc/self/mounts; echo $$"));
         assert_eq!(text.await.expect("runs"), "1\n1\n", "the mount, and the first process of its namespace");
         assert!(!std::fs::read_to_string("/proc/self/mounts").expect("mounts").contains("xvmcage"));
     }
@@ -308,7 +309,7 @@ mod tests {
         let cancelled = cage.run(sh("setsid sleep 1000 & touch begun; wait")).await;
         assert!(matches!(cancelled, Err(Trouble::Cancelled)), "{cancelled:?}");
         canceller.await.expect("it ended");
-        assert_eq!(crate::image::sweep::marked(dir.path()), vec![], "no process is left");
+        assert_eq!(crate::image::sweep::marked(dir.path()), Vec::<i32>::new(), "no process is left");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Log {
         let fits =
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         if fits.is_ok() {
-            let _ = (&self.file).write_all(bytes);
+            (&self.file).write_all(bytes).ok();
         }
     }
 
@@ -198,7 +198,7 @@ impl<'a> Job<'a> {
             Err(e) => self.log.line(&format!("== {e}")),
         }
         // many small files
-        let _ = tokio::task::spawn_blocking(move || drop(self.dir)).await;
+        tokio::task::spawn_blocking(move || drop(self.dir)).await.ok();
         done
     }
 }

@@ -24,7 +24,7 @@ pub async fn spawn(mut command: Command) -> io::Result<Child> {
     let birth: Birth = Box::new(move || {
         let _inside = runtime.enter();
         // nobody waits any more: the child is dropped here, and killed by that
-        let _ = tell.send(command.spawn());
+        tell.send(command.spawn()).ok();
     });
     thread()?.send(birth).map_err(|_| gone())?;
     born.await.map_err(|_| gone())?

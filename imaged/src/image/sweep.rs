@@ -34,9 +34,9 @@ pub fn sweep(paths: &Paths) -> io::Result<Swept> {
     for entry in fs::read_dir(&work)? {
         let path = entry?.path();
         if path.is_dir() && !path.is_symlink() {
-            fs::remove_dir_all(&path)?
+            fs::remove_dir_all(&path)?;
         } else {
-            fs::remove_file(&path)?
+            fs::remove_file(&path)?;
         }
         swept.files.push(path);
     }

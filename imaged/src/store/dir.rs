@@ -25,7 +25,7 @@ impl DirStore {
         }
         // what was on its way out when a process was killed
         for name in names(&store.taken(), ".gone").unwrap_or_default() {
-            let _ = fs::remove_dir_all(store.taken().join(format!("{name}.gone")));
+            fs::remove_dir_all(store.taken().join(format!("{name}.gone"))).ok();
         }
         Ok(store)
     }
@@ -142,7 +142,7 @@ impl Store for DirStore {
             let path = s.place(&name, volume)?;
             // a full disk leaves nothing: half a copy goes at once
             sparse::copy(&source, &path).inspect_err(|_| {
-                let _ = fs::remove_file(&path).and_then(|()| fs::remove_dir(s.area(&name)));
+                fs::remove_file(&path).and_then(|()| fs::remove_dir(s.area(&name))).ok();
             })?;
             Ok(path)
         })

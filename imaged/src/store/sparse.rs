@@ -81,7 +81,7 @@ mod tests {
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         let file = File::create(&a).expect("file");
         file.set_len(64 << 20).expect("length");
-        for at in [0, 5 << 20, (64 << 20) - 4096] {
+        for at in [0u64, 5 << 20, (64 << 20) - 4096] {
             file.write_all_at(&[at.to_le_bytes()[2] | 1; 4096], at).expect("write");
         }
         copy(&a, &b).expect("copied");

@@ -138,7 +138,7 @@ impl<'a> Base<'a> {
         self.job.say(&format!("from the cache: {}", archive.display()));
         // the time of last use decides which archives stay; a failure costs nothing but that
         let now = fs::FileTimes::new().set_accessed(SystemTime::now());
-        let _ = File::open(archive).and_then(|f| f.set_times(now));
+        File::open(archive).and_then(|f| f.set_times(now)).ok();
         let tool =
             Tool::new("tar").arg("-C").arg(self.job.root()).args(["--numeric-owner", "--xattrs", "-xpf"]);
         self.job.run(tool.arg(archive)).await.map(drop)
