@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use works::Works;
 use xvm_bus::{BusConfig, Client, Clock, Incoming, Publisher, Receiver};
-use xvm_model::images::LOG_PART;
+use xvm_model::images::{LOG_PART, log_part};
 use xvm_model::spec::Blob;
 use xvm_model::{Answer, Body, ClientName, Code, ConfigName, Failure, Reply, Sender, ServerName, Topic};
 use xvm_state::Dir;
@@ -311,7 +311,7 @@ impl Driver {
         });
     }
 
-    /// A part of a log, from a byte on, whole characters.
+    /// A part of a log, from a byte on.
     fn log(&mut self, ticket: crate::keeper::step::Ticket, name: &ConfigName, from: u64) {
         let answer = match part(&self.works.log_of(name), from) {
             Ok(text) => Answer::Done { text: text.into() },
@@ -334,13 +334,5 @@ fn part(path: &std::path::Path, from: u64) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
     file.take(LOG_PART as u64).read_to_end(&mut bytes)?;
-    // bytes that are no text stand as they are counted: one character of one byte each
-    if let Err(e) = std::str::from_utf8(&bytes) {
-        let good = e.valid_up_to();
-        match e.error_len() {
-            None if good > 0 => bytes.truncate(good),
-            _ => bytes.iter_mut().skip(good).filter(|b| !b.is_ascii()).for_each(|b| *b = b'?'),
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(log_part(&bytes))
 }

@@ -32,6 +32,9 @@ use std::sync::Arc;
 pub const STALE_AFTER: u64 = 3;
 /// Heartbeats missed until a server is [`Reach::Down`].
 pub const DOWN_AFTER: u64 = 10;
+/// How long the end of a domain that nobody has any more is remembered, in milliseconds: twice as long as a server tells of one that
+/// left.
+pub const GONE_MS: u64 = 120_000;
 /// How long a departed domain is shown at its destination before the destination itself speaks of it, in milliseconds.
 pub const BRIDGE_MS: u64 = 10_000;
 
@@ -116,6 +119,9 @@ pub struct View {
     departures: OrdMap<DomainName, Arc<(Departed, Mono)>>,
     /// How the last job of a domain ended, also when the server that ran it does not have the domain any more.
     outcomes: OrdMap<DomainName, Arc<Outcome>>,
+    /// How the last job of a domain ended that nobody has any more, and since when: a server goes on telling for a minute that it sent
+    /// one away, and that must not bring it back.
+    gone: OrdMap<DomainName, (Arc<Outcome>, Mono)>,
     /// What each server said last of its rounds of help.
     rounds: OrdMap<ServerName, Arc<rounds::Told>>,
     /// imaged and its configs.
@@ -137,6 +143,7 @@ impl Default for View {
             things: OrdMap::new(),
             departures: OrdMap::new(),
             outcomes: OrdMap::new(),
+            gone: OrdMap::new(),
             rounds: OrdMap::new(),
             images: None,
             ended: [0; End::ALL.len()],
@@ -161,6 +168,11 @@ impl View {
     /// The names of all domains, sorted.
     pub fn domain_names(&self) -> impl Iterator<Item = &DomainName> {
         self.domains.keys()
+    }
+
+    /// How the last job of a domain ended that nobody has any more, for [`GONE_MS`].
+    pub fn ended(&self, name: &DomainName) -> Option<&Outcome> {
+        self.gone.get(name).map(|(outcome, _)| &**outcome)
     }
 
     /// How many domains there are.

@@ -141,6 +141,34 @@ fn a_migration_is_no_conflict_and_leaves_no_gap() {
     assert_eq!(d.last.expect("the outcome stays").id.as_ref(), "j");
 }
 
+/// If this fails, a domain that moved and was then shut off comes back as a ghost, for its first server tells of it for a minute.
+#[test]
+fn regression_a_domain_that_moved_and_is_off_does_not_come_back() {
+    let mut view = linked();
+    let outcome =
+        |id: &str, kind, at| Outcome { id: id.into(), kind, at: Wall(at), result: Ok("done".into()) };
+    let with = |state, last| Domain { last: Some(Box::new(last)), ..domain(1, state) };
+    view.apply(heartbeat(0, 1, vec![domain(1, DomainState::Running)]), at(0));
+    let moved = with(DomainState::Running, outcome("j", JobKind::Migrate, 2));
+    let departed = Departed { domain: moved, to: server(1) };
+    let mut repeat = beat(vec![]);
+    repeat.departed = vec![departed];
+    let repeated = |seq| said(&server(0), 1, seq, Body::Heartbeat(Box::new(repeat.clone())));
+    view.apply(repeated(2), at(3));
+    view.apply(heartbeat(1, 1, vec![domain(1, DomainState::Running)]), at(4));
+    let off = with(DomainState::Shutoff, outcome("s", JobKind::Shutdown, 5));
+    view.apply(said(&server(1), 1, 2, Body::Domain(Box::new(DomainChange::Is { domain: off }))), at(5));
+    let name = domain(1, DomainState::Running).name;
+    let gone = DomainChange::Gone { name: name.clone() };
+    view.apply(said(&server(1), 1, 3, Body::Domain(Box::new(gone))), at(6));
+    assert!(view.domain("small-1", Mono(6)).is_none());
+    view.apply(repeated(3), at(7));
+    assert!(view.domain("small-1", Mono(7)).is_none(), "nobody has it");
+    assert_eq!(view.ended(&name).map(|o| &*o.id), Some("s"), "how it ended is known for a while");
+    view.tick(at(200_000));
+    assert_eq!(view.ended(&name), None);
+}
+
 #[test]
 fn an_old_outcome_is_not_told_again_when_another_server_speaks() {
     let result = Ok("small-1 is shut off".into());

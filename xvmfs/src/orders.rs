@@ -213,7 +213,14 @@ impl Cluster {
 
     /// What `wait` prints when no job runs; `None` while one does. A thing that is gone has no job.
     pub fn idle_text(&self, place: &Place) -> Option<String> {
-        let Some(scene) = self.scene(place) else { return Some(String::new()) };
+        let Some(scene) = self.scene(place) else {
+            // one that nobody has any more has ended; how, is known for a while
+            let view = self.view();
+            return Some(match place {
+                Place::Domain(name) => crate::tables::domain::outcome_line(view.ended(name)),
+                _ => String::new(),
+            });
+        };
         match &scene.thing {
             Subject::Cluster | Subject::Round(_) => Some(String::new()),
             Subject::Server(s) if crate::tables::server::is_idle(&scene, s) => {

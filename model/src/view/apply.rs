@@ -138,7 +138,12 @@ impl View {
             self.remember(Thing::Server(name.clone()));
         }
         for domain in &touched {
-            self.claim_or_release(&name, domain);
+            let record = old.as_ref().and_then(|s| s.domain(domain));
+            let stays = self.servers.get(&name).is_some_and(|s| s.domain(domain).is_some());
+            if let Some(record) = record.filter(|_| !stays) {
+                self.keep_end(record);
+            }
+            self.claim_or_release(&name, domain, now);
         }
         for d in departed {
             self.departed(d, now);
@@ -186,6 +191,7 @@ impl View {
             DomainChange::Is { domain } => Some(self.compact(domain)),
             DomainChange::Gone { .. } | DomainChange::Departed { .. } => None,
         };
+        let mut removed = None;
         if let Some(server) = self.servers.get_mut(name) {
             let server = Arc::make_mut(server);
             server.stamp = stamp;
@@ -195,16 +201,26 @@ impl View {
             match (record, place) {
                 (Some(record), Ok(i)) => server.domains[i] = record,
                 (Some(record), Err(i)) => server.domains.insert(i, record),
-                (None, Ok(i)) => drop(server.domains.remove(i)),
+                (None, Ok(i)) => removed = Some(server.domains.remove(i)),
                 (None, Err(_)) => {}
             }
         }
         if let DomainChange::Departed { departed } = change {
             self.departed(departed, now);
+        } else if let Some(record) = removed {
+            self.keep_end(&record);
         }
-        self.claim_or_release(name, &domain);
+        self.claim_or_release(name, &domain, now);
         self.end_lost_jobs(&before, now);
         self.events_since(before, now)
+    }
+
+    /// How the last job of a domain ended is known longer than its record.
+    fn keep_end(&mut self, record: &Domain) {
+        let Some(last) = &record.last else { return };
+        if self.outcomes.get(&record.name).is_none_or(|kept| last.at >= kept.at) {
+            self.outcomes.insert(record.name.clone(), Arc::new((**last).clone()));
+        }
     }
 
     /// A record as it is kept, a hundred thousand times: with the name that the view has already, and copied, since copies have no room
@@ -222,11 +238,14 @@ impl View {
     }
 
     /// Makes the entry of a domain agree with whether the server's list holds it.
-    fn claim_or_release(&mut self, server: &ServerName, domain: &DomainName) {
+    fn claim_or_release(&mut self, server: &ServerName, domain: &DomainName, now: Now) {
         let holds = self.servers.get(server).is_some_and(|s| s.domain(domain).is_some());
         if holds && !self.domains.contains_key(domain) {
             self.domains.insert(domain.clone(), Claims::new());
             self.remember(Thing::Domain(domain.clone()));
+            if let Some((outcome, _)) = self.gone.remove(domain) {
+                self.outcomes.insert(domain.clone(), outcome);
+            }
         }
         let Some(claims) = self.domains.get_mut(domain) else { return };
         match (holds, claims.contains(server)) {
@@ -237,15 +256,17 @@ impl View {
             (false, true) => claims.retain(|s| s != server),
             _ => {}
         }
-        self.drop_unclaimed(domain);
+        self.drop_unclaimed(domain, now);
     }
 
     /// Forgets a name that nobody claims and nobody sent anywhere.
-    fn drop_unclaimed(&mut self, name: &DomainName) {
+    fn drop_unclaimed(&mut self, name: &DomainName, now: Now) {
         let unclaimed = self.domains.get(name).is_some_and(|claims| claims.is_empty());
         if unclaimed && !self.departures.contains_key(name) {
             self.domains.remove(name);
-            self.outcomes.remove(name);
+            if let Some(outcome) = self.outcomes.remove(name) {
+                self.gone.insert(name.clone(), (outcome, now.mono));
+            }
             self.forget(&Thing::Domain(name.clone()));
         }
     }
@@ -257,7 +278,8 @@ impl View {
         let Some(outcome) = departed.domain.last.clone().map(|o| Arc::new(*o)) else { return };
         let newer =
             |kept: &Arc<Outcome>| outcome.at > kept.at || (outcome.at == kept.at && outcome.id != kept.id);
-        if !self.outcomes.get(&name).is_none_or(newer) {
+        let ended = self.gone.get(&name).map(|(outcome, _)| outcome);
+        if !self.outcomes.get(&name).or(ended).is_none_or(newer) {
             return; // told before; the bridge is not built twice
         }
         let arrived = self.servers.get(&departed.to).is_some_and(|s| s.domain(&name).is_some());
@@ -271,16 +293,20 @@ impl View {
             self.remember(Thing::Domain(name.clone()));
         }
         self.outcomes.insert(name.clone(), outcome);
-        self.drop_unclaimed(&name);
+        self.drop_unclaimed(&name, now);
     }
 
     fn end_bridges(&mut self, now: Now) {
         let over = |d: &Arc<(Departed, Mono)>| now.mono.since(d.1) >= super::BRIDGE_MS;
         let ended: Vec<DomainName> =
             self.departures.iter().filter(|(_, d)| over(d)).map(|(name, _)| name.clone()).collect();
+        let old = |(_, since): &(Arc<Outcome>, Mono)| now.mono.since(*since) >= super::GONE_MS;
+        let forgotten: Vec<DomainName> =
+            self.gone.iter().filter(|(_, g)| old(g)).map(|(name, _)| name.clone()).collect();
+        forgotten.iter().for_each(|name| drop(self.gone.remove(name)));
         for name in ended {
             self.departures.remove(&name);
-            self.drop_unclaimed(&name);
+            self.drop_unclaimed(&name, now);
         }
     }
 }
