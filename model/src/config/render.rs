@@ -19,6 +19,9 @@ pub struct Site<'a> {
 
 use crate::{HypervisorKind, Spec};
 
+/// Where the servers' own imports of exports are.
+pub const IMPORTS: &str = "/run/xvm/imports";
+
 /// What libvirt's driver of `kind` takes.
 pub fn libvirt_xml(spec: &Spec, kind: HypervisorKind, _site: &Site) -> String {
     format!("<domain type='{kind}'>\n  <name>{}</name>\n</domain>\n", spec.name)
