@@ -195,9 +195,9 @@ pub enum ConfigCommand {
     },
     /// A part of its log, at most [`LOG_PART`] bytes: the answer is `done` with it. Changes nothing and is not remembered.
     ///
-    /// A log is UTF-8 on imaged's disk already (what is not is replaced when it is written), so its bytes are the bytes of the answers:
-    /// a part begins at `from` exactly and ends at a character's border, perhaps shorter than [`LOG_PART`]; at the log's end it is
-    /// empty. Askers begin at 0 or at the end of a part, never inside of a character.
+    /// Offsets are bytes of the log, and a part has as many bytes as what it stands for, see [`log_part`]: it begins at `from`
+    /// exactly and ends at a character's border, perhaps shorter than [`LOG_PART`]; at the log's end it is empty. Askers begin at 0
+    /// or at the end of a part.
     Log {
         /// From which byte on.
         from: u64,
@@ -217,13 +217,28 @@ pub enum ConfigCommand {
 /// The most of a log in one answer, in bytes.
 pub const LOG_PART: usize = 32 << 10;
 
-/// The part of a log that begins with `bytes`: at most [`LOG_PART`] of them, up to the border of a character.
-pub fn log_part(bytes: &[u8]) -> &str {
-    let bytes = &bytes[..bytes.len().min(LOG_PART)];
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(e) => std::str::from_utf8(&bytes[..e.valid_up_to()]).expect("valid up to there"),
+/// The part of a log that begins with `bytes`: at most [`LOG_PART`] of them, up to the border of a character. A byte that is no UTF-8
+/// becomes one `?`, so the answer has as many bytes as the part of the log, whatever tools wrote there. Empty only for no bytes.
+pub fn log_part(bytes: &[u8]) -> String {
+    let mut rest = &bytes[..bytes.len().min(LOG_PART)];
+    let mut out = String::with_capacity(rest.len());
+    while !rest.is_empty() {
+        let (good, bad) = match std::str::from_utf8(rest) {
+            Ok(text) => (text.len(), 0),
+            Err(e) => (e.valid_up_to(), e.error_len().unwrap_or(0)),
+        };
+        out.push_str(std::str::from_utf8(&rest[..good]).expect("valid up to there"));
+        out.extend(std::iter::repeat_n('?', bad));
+        rest = &rest[good + bad..];
+        if bad == 0 {
+            break;
+        }
     }
+    // the beginning of a character whose rest is to come in the next part, unless there is nothing else
+    if out.is_empty() {
+        out.extend(std::iter::repeat_n('?', rest.len()));
+    }
+    out
 }
 
 impl ConfigCommand {
@@ -323,6 +338,26 @@ mod tests {
         let odd = format!("x{log}");
         assert_eq!(log_part(odd.as_bytes()).len(), LOG_PART - 1);
         assert_eq!(log_part(b""), "");
+        assert_eq!(log_part(b"a\xff\xc3\x28z"), "a??(z", "a byte for a byte");
+        assert_eq!(log_part(b"\xc3"), "?", "it always goes on");
+        assert_eq!(log_part(b"a\xc3"), "a");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parts_of_whatever_have_the_lengths_of_what_they_stand_for(bytes: Vec<u8>) {
+            let (mut at, mut text) = (0, String::new());
+            while at < bytes.len() {
+                let part = log_part(&bytes[at..]);
+                proptest::prop_assert!(!part.is_empty());
+                at += part.len();
+                text.push_str(&part);
+            }
+            proptest::prop_assert_eq!(text.len(), bytes.len());
+            if let Ok(same) = std::str::from_utf8(&bytes) {
+                proptest::prop_assert_eq!(same, text);
+            }
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ mod tests {
     use xvm_model::images::log_part;
 
     /// What imaged answers, with shorter parts.
-    fn part(log: &str, from: u64, most: usize) -> &str {
+    fn part(log: &str, from: u64, most: usize) -> String {
         let rest = &log.as_bytes()[from as usize..];
         log_part(&rest[..rest.len().min(most)])
     }
@@ -135,7 +135,7 @@ mod tests {
                     }
                     let from = known.before(offset);
                     prop_assert!(log.is_char_boundary(from as usize));
-                    known.keep(from, part(&log, from, most).to_owned());
+                    known.keep(from, part(&log, from, most));
                 };
                 let at = offset as usize;
                 prop_assert!(!bytes.is_empty());

@@ -157,16 +157,13 @@ fn json(scene: &Scene) -> String {
 
 /// What a server has that nobody told us about: the usual places, and QEMU's own network.
 const SITE: render::Site<'static> = render::Site {
-    boot: "/var/lib/xvm/boot",
+    boot: "/var/lib/xvm/agentd/kernels",
     bridge: None,
     imports: None,
     metadata: "",
     emulator: None,
     kvm: true,
 };
-
-/// Where a server's own imports are.
-const IMPORTS: &str = "/dev/xvm";
 
 /// The exports' host as imaged says it.
 fn host<'a>(scene: &'a Scene) -> &'a str {
@@ -183,7 +180,7 @@ fn libvirt_xml(scene: &Scene) -> String {
         // what is no driver of libvirt is shown as QEMU would take it
         let xen = kind == Some(HypervisorKind::Xen);
         let kind = if xen { HypervisorKind::Xen } else { HypervisorKind::Qemu };
-        let site = render::Site { imports: xen.then_some(IMPORTS), ..SITE };
+        let site = render::Site { imports: xen.then_some(render::IMPORTS), ..SITE };
         let note = if r.holder().is_none() { format!("<!-- {UNLEASED} -->\n") } else { String::new() };
         note + &render::libvirt_xml(&r.shown_spec(host(scene)), kind, &site)
     })
@@ -193,7 +190,7 @@ fn xl_cfg(scene: &Scene) -> String {
     of(scene, |view| {
         let r = &view.record;
         let note = if r.holder().is_none() { format!("# {UNLEASED}\n") } else { String::new() };
-        let site = render::Site { imports: Some(IMPORTS), ..SITE };
+        let site = render::Site { imports: Some(render::IMPORTS), ..SITE };
         note + &render::xl_cfg(&r.shown_spec(host(scene)), &site)
     })
 }

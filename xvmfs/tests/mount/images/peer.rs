@@ -239,7 +239,7 @@ impl State {
         if let ConfigCommand::Log { from } = command {
             let log = self.logs.get(name).map_or("", |l| l);
             assert!(log.is_char_boundary(from as usize), "asked inside of a character");
-            return Ok((done(log_part(&log.as_bytes()[from as usize..])), None));
+            return Ok((done(&log_part(&log.as_bytes()[from as usize..])), None));
         }
         self.orders.push((name.clone(), command.clone()));
         if let ConfigCommand::Create { settings, rights } = command {

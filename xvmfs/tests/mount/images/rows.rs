@@ -4,7 +4,7 @@ use super::Peer;
 use crate::events::Follower;
 use crate::kit::{Cluster, Mount, can_mount, errno, wait_for};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use xvm_model::config::settings::SETTINGS;
@@ -260,8 +260,12 @@ fn wait_blocks_while_its_job_runs() {
     m.shell("mkdir configs/small-6");
     let mut waits =
         Command::new("cat").arg(m.at("configs/small-6/wait")).stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(waits.try_wait().unwrap().is_none(), "a job runs");
+    let mut impatient = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(m.at("configs/small-6/wait"))
+        .unwrap();
+    assert_eq!(errno(impatient.read(&mut [0; 9])), 11, "EAGAIN: a job runs");
     peer.finish("small-6", ConfigState::Ready, Ok("small-6 is ready"));
     let mut text = String::new();
     waits.stdout.take().unwrap().read_to_string(&mut text).unwrap();

@@ -3,6 +3,8 @@
 use super::rows::start;
 use crate::kit::{can_mount, errno, wait_for};
 use std::fs;
+use std::time::Duration;
+use xvm_bus::Faults;
 use xvm_model::config::Rights;
 use xvm_model::images::Resizable;
 use xvm_model::{ConfigCommand, ConfigState, ServerName};
@@ -58,6 +60,22 @@ fn mkdir_makes_and_rmdir_removes() {
     assert_eq!(errno(fs::remove_dir(m.at("configs/none"))), 2);
     assert_eq!(errno(fs::remove_dir(m.at("configs"))), 1);
     assert_eq!(errno(fs::rename(m.at("configs/small-6"), m.at("configs/small-9"))), 1);
+}
+
+/// If this fails, an answer that got lost makes a second machine, or a directory that was made cannot be entered.
+#[test]
+fn on_a_bad_net_each_mkdir_makes_once_and_is_there_at_once() {
+    if !can_mount("on_a_bad_net_each_mkdir_makes_once_and_is_there_at_once") {
+        return;
+    }
+    let (c, peer, m) = start(&[]);
+    let delay = (Duration::from_millis(0), Duration::from_millis(30));
+    c.net.set_faults(Faults { loss: 0.15, doubling: 0.3, reordering: 0.3, delay });
+    m.shell("for i in {1..12}; do mkdir configs/lab-$i && ls -d configs/lab-$i > /dev/null && cat configs/lab-$i/state > /dev/null || exit 1; done");
+    c.net.set_faults(Faults::default());
+    let creates = peer.orders().into_iter().filter(|(_, o)| matches!(o, ConfigCommand::Create { .. }));
+    assert_eq!(creates.count(), 12);
+    wait_for("all", || m.list("configs").len() == 12);
 }
 
 /// If this fails, a slip of the hand deletes machines: only rmdir removes.
