@@ -67,6 +67,8 @@ pub struct Site {
     pub keep_ms: u64,
 }
 
+/// When servers are asked what they know after a forwarder is found, in milliseconds.
+const ROLL_CALLS: [u64; 4] = [0, 100, 400, 1500];
 /// How long a removed config can be restored: a day.
 pub const KEEP_MS: u64 = 24 * 3_600_000;
 /// The most configs; one more is refused. Their records fit into one message.
@@ -91,6 +93,10 @@ pub struct Keeper {
     beat: Mono,
     /// Since when there is a forwarder.
     linked: Option<Mono>,
+    /// When every daemon is asked what it knows: our side to the publishers may connect later than the side that hears.
+    calls: Vec<Mono>,
+    /// Starts that wait until the servers have been heard.
+    early: Vec<(step::Ticket, ConfigName, Option<ServerName>)>,
     /// Numbers works.
     count: u64,
     /// When a domain without a lease was last ordered away, by config.
@@ -116,6 +122,8 @@ impl Keeper {
             dirty: false,
             beat: now.mono,
             linked: None,
+            calls: Vec::new(),
+            early: Vec::new(),
             count: 0,
             fenced: BTreeMap::new(),
             restoring: BTreeMap::new(),
@@ -166,7 +174,7 @@ impl Keeper {
     /// When time alone changes something.
     pub fn wake(&self) -> Mono {
         let jobs = self.configs.values().filter_map(Entry::wake).min();
-        jobs.into_iter().chain([self.beat]).min().unwrap_or(self.beat)
+        jobs.into_iter().chain(self.calls.iter().copied()).chain([self.beat]).min().unwrap_or(self.beat)
     }
 
     /// The definition of a config, when it has one.

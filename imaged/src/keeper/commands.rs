@@ -66,6 +66,11 @@ impl Keeper {
         match command {
             ConfigCommand::Create { settings, rights } => self.create(ticket, name, &settings, rights),
             ConfigCommand::Restore => self.restore(ticket, name),
+            ConfigCommand::Start { on } if self.is_early(on.as_ref()) => {
+                self.send(ticket, Answer::Working, None);
+                self.early.push((ticket.clone(), name.clone(), on));
+                Ok(())
+            }
             ConfigCommand::Start { on } => self.start(Some(ticket), name, on),
             ConfigCommand::Lend { from, to, job } => self.lend(ticket, name, &from, &to, &job),
             ConfigCommand::Clone { new, rights } => self.copy(ticket, name, &new, rights),

@@ -8,7 +8,7 @@ use xvm_model::lease::{Lease, Phase, Seen};
 use xvm_model::outbox::Addressee;
 use xvm_model::{
     Body, ConfigName, Domain, DomainChange, DomainCommand, DomainState, Envelope, JobKind, News, Order,
-    Reach, Sender, ServerName,
+    Reach, Sender, ServerName, Topic,
 };
 
 /// The destination's word counts when it was said so long after the source's that it does not run the domain, in milliseconds: the
@@ -23,8 +23,10 @@ impl Keeper {
         // events are for mounts
         drop(self.view.link(up, "", now));
         self.linked = up.then(|| linked.unwrap_or(now.mono));
+        self.calls.clear();
         if up {
             self.beat = now.mono;
+            self.calls.extend(super::ROLL_CALLS.iter().map(|ms| now.mono.plus(*ms)));
         }
     }
 
@@ -219,6 +221,12 @@ impl Keeper {
     /// What time alone changes.
     pub(super) fn timers(&mut self) {
         let now = self.now.mono;
+        let calls = self.calls.len();
+        self.calls.retain(|at| *at > now);
+        if self.calls.len() < calls {
+            self.publish(Topic::RollCall, Body::RollCall);
+        }
+        self.start_early();
         let due: Vec<ConfigName> = self
             .configs
             .iter()

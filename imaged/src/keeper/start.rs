@@ -16,6 +16,8 @@ use xvm_model::{
 
 /// How long, by the agent's clock, a domain that an agent said it makes may be unseen before it is taken for failed, in milliseconds.
 const UNSEEN_MS: u64 = 3_000;
+/// How long after it has found a forwarder imaged may not have heard a server that is there, in milliseconds.
+const EARLY_MS: u64 = 3_000;
 /// A wish for exports that failed is tried again after so long, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
@@ -69,6 +71,26 @@ impl Keeper {
             self.answer(ticket, name, Answer::Accepted);
         }
         Ok(())
+    }
+
+    /// Whether the servers cannot have been heard yet: who asks for one then is not told that there is none.
+    pub(super) fn is_early(&self, on: Option<&ServerName>) -> bool {
+        let young = self.linked.is_none_or(|since| self.now.mono.since(since) < EARLY_MS);
+        let known = on.map_or(self.view.server_count() > 0, |on| self.view.server(on.as_str()).is_some());
+        young && !known
+    }
+
+    /// Starts that waited for their servers.
+    pub(super) fn start_early(&mut self) {
+        let (wait, go) = std::mem::take(&mut self.early)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, _, on)| self.is_early(on.as_ref()));
+        self.early = wait;
+        for (ticket, name, on) in go {
+            if let Err(failure) = self.start(Some(&ticket), &name, on) {
+                self.answer(&ticket, &name, Answer::Failed { failure });
+            }
+        }
     }
 
     /// Starts of the life before: whether their orders were given, and what became of them, their servers' words tell.

@@ -30,7 +30,10 @@ impl Agent {
             return;
         }
         let to = run.job.to.clone().unwrap_or_else(|| self.me.name.clone());
-        let cannot = |code, why: &str| Failure::new(code, format!("cannot migrate {name} to {to}: {why}"));
+        let what = format!("cannot migrate {name} to {to}: ");
+        // imaged may have said so already
+        let cannot =
+            |code, why: &str| Failure::new(code, format!("{what}{}", why.strip_prefix(&what).unwrap_or(why)));
         let settings = &run.held.settings;
         let grant = result.map_err(|f| cannot(f.code, &f.text)).and_then(|grant| {
             if !active {

@@ -38,6 +38,23 @@ fn nothing_is_exported_or_ordered_before_it_is_kept() {
 }
 
 #[test]
+fn a_start_before_servers_were_heard_waits_for_them() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.restart();
+    assert_eq!(rig.order("small-6", start(Some("gerby"))), Some(Answer::Working));
+    let id = rig.last_reply().id.clone();
+    rig.beat("ferby");
+    assert_eq!(rig.answer(&id), Some(Answer::Working));
+    rig.beat("gerby");
+    assert_eq!(rig.answer(&id), Some(Answer::Accepted));
+    assert_eq!(rig.order("small-6", start(Some("nobody"))), Some(Answer::Working));
+    let id = rig.last_reply().id.clone();
+    rig.pass(4_000, &["ferby", "gerby"]);
+    assert!(matches!(rig.answer(&id), Some(Answer::Failed { .. })));
+}
+
+#[test]
 fn it_runs_once_and_is_given_back_when_it_is_off() {
     let mut rig = Rig::new();
     rig.made("small-6");
@@ -215,6 +232,7 @@ fn the_best_server_is_the_one_with_the_least_on_its_way() {
     let (code, text) = Rig::refused(rig.order("d", start(None)));
     assert_eq!(code, Code::NoSpace);
     assert!(text.contains("ferby: it has ") && text.contains("the domain needs 99999"), "{text}");
+    rig.pass(4_000, &["ferby", "gerby", "herby"]);
     let (code, text) = Rig::refused(rig.order("d", start(Some("nobody"))));
     assert_eq!(
         (code, &*text),
