@@ -129,9 +129,7 @@ async fn a_tiny_system_boots() {
     let boot = bench.build(&name, &config, &disk).await.expect("built").expect("a kernel");
     let swap = bench.dir.path().join("small-1.swap");
     let mut machine = Machine::boot(&bench, &boot, 96, &[&disk, &swap], "console");
-    for text in
-        ["small-1 is up", "overlay 1", "small-1 has the address 10.0.2.15", "small-1 login:"]
-    {
+    for text in ["small-1 is up", "overlay 1", "small-1 has the address 10.0.2.15", "small-1 login:"] {
         machine.wait_for(text);
     }
     machine.power_button();
