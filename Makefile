@@ -9,7 +9,8 @@ DESTDIR ?=
 # what the build needs, and what the tests need besides
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-system-common nbdkit busybox-static \
-	iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq
+	iproute2 procps mount cpio mandoc jq rsync prometheus python3 python3-zmq \
+	mmdebstrap debootstrap debian-archive-keyring e2fsprogs qemu-utils
 DAEMONS = xvmfs agentd xvm-forwarder
 TOOLS = xvm-sim
 
