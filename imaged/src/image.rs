@@ -32,6 +32,7 @@ mod personal;
 mod sweep;
 mod tiny;
 
+pub use blob::keep_only;
 pub use estimate::PHASES;
 pub use ext4::make_swap;
 pub use personal::{Personal, grow, personalise};

@@ -10,7 +10,7 @@
 //! they are whole. So nothing that is half made is ever found under its real name, whenever a process is killed.
 
 pub mod dir;
-//pub mod lvm;
+pub mod lvm;
 mod sparse;
 
 use async_trait::async_trait;
@@ -169,11 +169,18 @@ pub struct Kind {
 }
 
 /// All kinds of stores.
-pub const STORES: &[Kind] = &[Kind {
-    word: "dir",
-    about: "sparse files in the directory WHERE; copies share their blocks where its file system can",
-    open: |place| Ok(Arc::new(dir::DirStore::open(Path::new(place))?)),
-}];
+pub const STORES: &[Kind] = &[
+    Kind {
+        word: "dir",
+        about: "sparse files in the directory WHERE; copies share their blocks where its file system can",
+        open: |place| Ok(Arc::new(dir::DirStore::open(Path::new(place))?)),
+    },
+    Kind {
+        word: "lvm",
+        about: "logical volumes in the volume group WHERE, or in its thin pool with WHERE as GROUP/POOL",
+        open: |place| Ok(Arc::new(lvm::LvmStore::open(place)?)),
+    },
+];
 
 /// Opens the store `WORD:WHERE`. The error names the kinds.
 pub fn open(text: &str) -> Result<Arc<dyn Store>, StoreError> {

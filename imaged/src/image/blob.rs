@@ -3,6 +3,7 @@
 use super::{cage::Trouble, sweep::TEMPORARY};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
@@ -18,6 +19,20 @@ pub fn keep(boot: &Path, file: &Path) -> Result<Blob, Trouble> {
 /// The same of bytes.
 pub fn keep_bytes(boot: &Path, bytes: &[u8]) -> Result<Blob, Trouble> {
     copy(boot, bytes).map_err(|e| Trouble::of(boot, &e))
+}
+
+/// Removes the files to boot from that no system of `used` needs. Not while a build goes on: its files are not named yet.
+pub fn keep_only(boot: &Path, used: &[Blob]) -> io::Result<usize> {
+    let used: HashSet<String> = used.iter().map(Blob::name).collect();
+    let mut removed = 0;
+    for entry in fs::read_dir(boot)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("boot.") && !used.contains(&name) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 fn copy(boot: &Path, mut from: impl Read) -> io::Result<Blob> {
@@ -60,5 +75,8 @@ mod tests {
         a.check().expect("a name for the bus");
         assert_eq!(fs::read(dir.path().join(a.name())).expect("there"), b"kernel");
         assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 1);
+        keep_bytes(dir.path(), b"old kernel").expect("kept");
+        assert_eq!(keep_only(dir.path(), std::slice::from_ref(&a)).expect("removed"), 1);
+        assert!(dir.path().join(a.name()).exists());
     }
 }

@@ -248,7 +248,9 @@ fn meaning(text: &str) -> Option<&str> {
     // mmdebstrap ends with how its children ended, which says less than apt did before
     let dull =
         |l: &&str| l.contains("apt-get") && l.contains("failed") || l.ends_with("mmdebstrap failed to run");
-    let found = lines().filter(|l| !dull(l)).find(error).or_else(|| lines().next());
+    // a mirror that does not answer says so in a warning
+    let fetch = lines().find(|l| l.contains("Failed to fetch"));
+    let found = fetch.or_else(|| lines().filter(|l| !dull(l)).find(error)).or_else(|| lines().next());
     found.map(|l| l.char_indices().nth(300).map_or(l, |(at, _)| &l[..at]))
 }
 
@@ -317,6 +319,10 @@ mod tests {
         assert_eq!(
             meaning("a\nE: Unable to locate package x\nI: done\n"),
             Some("E: Unable to locate package x")
+        );
+        assert_eq!(
+            meaning("W: Failed to fetch http://x\nE: Some index files failed\n"),
+            Some("W: Failed to fetch http://x")
         );
         assert_eq!(meaning("a\nb\n\n"), Some("b"));
         assert_eq!(meaning("\n"), None);

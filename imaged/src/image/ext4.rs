@@ -93,6 +93,7 @@ pub async fn make(cage: &Cage, root: &Path, disk: &Path) -> Result<(), Trouble> 
         Trouble::Failed(why) if why.contains("Could not allocate") => {
             Trouble::Failed(format!("a disk of {has} MiB is too small for its system of {used} MiB"))
         }
+        Trouble::NoSpace(_) => Trouble::NoSpace(format!("cannot write {}", disk.display())),
         other => other,
     })
 }

@@ -165,6 +165,8 @@ impl<'a> Job<'a> {
         let begin = Instant::now();
         self.log.line(&format!("== {phase}"));
         self.tell(phase, Duration::ZERO);
+        // who watches sees each stage, and may cancel in it, also when it is over in no time
+        tokio::task::yield_now().await;
         if self.cage.cancel.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
