@@ -8,6 +8,8 @@
 //!
 //! Invariant: a name `boot.SHA256` appears only over content with that hash that is on the disk.
 
+mod answer;
+
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -19,6 +21,7 @@ use std::{
     time::Duration,
 };
 use tempfile::NamedTempFile;
+use xvm_model::Grant;
 use xvm_model::spec::{Blob, Boot};
 
 /// How long [`fetch`] may take for both files.
@@ -98,6 +101,14 @@ pub async fn fetch_within(dir: &Path, boot: &Boot, within: Duration) -> Result<(
         Ok(result) => result,
         Err(_) => Err(ImportError::Late { host: boot.host.to_string(), port: boot.port, within }),
     }
+}
+
+/// Whether all exports of a lease are there, within some seconds; the error says which is not, and why.
+pub async fn answer(grant: &Grant) -> Result<(), String> {
+    for disk in &grant.disks {
+        answer::answers(&grant.host, grant.port, &disk.export).await?;
+    }
+    Ok(())
 }
 
 /// Whether a file is in the cache; its content was checked when it came.

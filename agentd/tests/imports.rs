@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use xvm_agentd::imports::{FETCH, ImportError, fetch, fetch_within, sweep};
+use xvm_agentd::imports::{self, FETCH, ImportError, fetch, fetch_within, sweep};
 use xvm_model::spec::{Blob, Boot};
 
 /// A process that goes with the test.
@@ -241,4 +241,34 @@ fn agentd_is_killed_and_leaves_no_process_and_what_a_sweep_removes() {
     wait_for("its child has ended too", || copying(rig.dir.path()) == 0);
     sweep(&rig.cache, &[]).expect("swept");
     assert_eq!(names(&rig.cache), [""; 0]);
+}
+
+/// If this fails, a machine whose disk is back stands still, or one whose lease is over is let go on.
+#[tokio::test]
+async fn an_export_answers_or_not() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("disk");
+    std::fs::write(&file, bytes(4096, 3)).expect("disk");
+    let name = |text: &str| xvm_model::ConfigName::parse(text).expect("valid");
+    let ferby = xvm_model::ServerName::parse("ferby").expect("valid");
+    let (server, port) = serve(&[(&file, "small-1.ferby.1".into()), (&file, "small-1.ferby.1.swap".into())]);
+    let disk = |epoch: u64, volume: &str| xvm_model::spec::GrantDisk {
+        target: "vda".into(),
+        volume: volume.into(),
+        export: xvm_model::spec::export_name(&name("small-1"), &ferby, epoch, volume),
+        size: 4096,
+    };
+    let grant = |epoch, volumes: &[&str]| xvm_model::Grant {
+        config: name("small-1"),
+        server: ferby.clone(),
+        epoch,
+        host: "127.0.0.1".into(),
+        port,
+        disks: volumes.iter().map(|v| disk(epoch, v)).collect(),
+    };
+    assert_eq!(imports::answer(&grant(1, &["disk", "swap"])).await, Ok(()));
+    let over = imports::answer(&grant(2, &["disk"])).await.expect_err("over");
+    assert!(over.ends_with("exports no small-1.ferby.2"), "{over}");
+    drop(server);
+    imports::answer(&grant(1, &["disk"])).await.expect_err("nobody listens");
 }

@@ -17,6 +17,7 @@ const SITE: Site<'static> = Site {
     imports: Some("/run/xvm/imports"),
     metadata: "<xvm:domain xmlns:xvm=\"urn:xvm:domain:1\" priority=\"50\"/>",
     emulator: Some("/usr/bin/qemu-system-x86_64"),
+    consoles: Some("/var/log/libvirt/qemu"),
     kvm: false,
 };
 
@@ -56,7 +57,7 @@ fn libvirts_schema_takes_it() {
     let dir = tempfile::tempdir().expect("scratch folder");
     let bare = Spec { boot: None, mac: None, ..full() };
     let typed = |kind| Spec { kind, ..full() };
-    let plain = Site { bridge: None, emulator: None, metadata: "", ..SITE };
+    let plain = Site { bridge: None, emulator: None, metadata: "", consoles: None, ..SITE };
     for (what, spec, kind, site) in [
         ("qemu", full(), HypervisorKind::Qemu, SITE),
         ("kvm", full(), HypervisorKind::Qemu, Site { kvm: true, ..SITE }),

@@ -38,6 +38,9 @@ pub const GONE_MS: u64 = 120_000;
 /// How long a departed domain is shown at its destination before the destination itself speaks of it, in milliseconds.
 pub const BRIDGE_MS: u64 = 10_000;
 
+/// How long a departure is remembered after it was told last, in milliseconds.
+const TOLD_MS: u64 = 60_000;
+
 /// How well a server is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
@@ -117,6 +120,9 @@ pub struct View {
     things: OrdMap<u64, Thing>,
     /// Where a server said that it sent a domain, until the destination speaks for itself.
     departures: OrdMap<DomainName, Arc<(Departed, Mono)>>,
+    /// The jobs by which domains departed, and when that was told last: each builds one bridge, though it is told for a minute, in
+    /// which the domain may have come to its end.
+    told: OrdMap<DomainName, Arc<(Box<str>, Mono)>>,
     /// How the last job of a domain ended, also when the server that ran it does not have the domain any more.
     outcomes: OrdMap<DomainName, Arc<Outcome>>,
     /// How the last job of a domain ended that nobody has any more, and since when: a server goes on telling for a minute that it sent
@@ -142,6 +148,7 @@ impl Default for View {
             domains: OrdMap::new(),
             things: OrdMap::new(),
             departures: OrdMap::new(),
+            told: OrdMap::new(),
             outcomes: OrdMap::new(),
             gone: OrdMap::new(),
             rounds: OrdMap::new(),

@@ -135,10 +135,19 @@ fn a_migration_is_no_conflict_and_leaves_no_gap() {
     // a heartbeat that repeats it changes nothing, and the destination speaks
     let mut repeat = beat(vec![]);
     repeat.departed = vec![departed];
-    assert!(view.apply(said(&server(0), 1, 3, Body::Heartbeat(Box::new(repeat))), at(5)).is_empty());
+    let repeated = |seq| said(&server(0), 1, seq, Body::Heartbeat(Box::new(repeat.clone())));
+    assert!(view.apply(repeated(3), at(5)).is_empty());
     assert!(view.apply(heartbeat(1, 3, vec![domain(1, DomainState::Running)]), at(6)).is_empty());
     let d = view.domain("small-1", Mono(30_000)).expect("stays");
     assert_eq!(d.last.expect("the outcome stays").id.as_ref(), "j");
+    // it is shut down there within the minute in which its departure is told: it does not come back as a ghost
+    view.apply(heartbeat(1, 4, vec![]), at(7_000));
+    assert!(view.domain("small-1", Mono(7_001)).is_none());
+    for (seq, ms) in [(4, 8_000), (5, 30_000), (6, 60_000)] {
+        assert!(view.apply(repeated(seq), at(ms)).is_empty());
+        view.tick(at(ms + 1));
+        assert!(view.domain("small-1", Mono(ms + 2)).is_none(), "a ghost at {ms}");
+    }
 }
 
 /// If this fails, a domain that moved and was then shut off comes back as a ghost, for its first server tells of it for a minute.

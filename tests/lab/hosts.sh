@@ -69,7 +69,7 @@ caps() { echo "$CACHE/caps-$(basename "${LAB_QEMU:-odd$LAB_ODD}")-$(dpkg-query -
 
 write_conf() { # HOST
   local h=$1 d=$H/$1 i n j=0 c; i=$(idx "$h")
-  mkdir -p "$d"/{etc,run,lib,cache,log}
+  mkdir -p "$d"/{etc,run,lib,cache,log/qemu}
   cat > "$d/etc/libvirtd.conf" <<X
 listen_tls = 0
 listen_tcp = 1

@@ -66,6 +66,10 @@ impl Cluster {
                 lab.ask("uri", host),
                 "--migrate-uri".into(),
                 lab.ask("reach", host),
+                "--bridge".into(),
+                "br0".into(),
+                "--domain-type".into(),
+                "qemu".into(),
             ];
             let cpu = lab.ask("cpu", host);
             if Path::new(&cpu).exists() {

@@ -112,6 +112,19 @@ impl Lab {
         wait_for(&format!("ticks of {name} on {host}"), || (count() >= before + 2).then_some(()));
     }
 
+    /// What a domain that was made from a config wrote on its console on a host.
+    pub fn console(&self, host: &str, name: &str) -> String {
+        let file = self.dir.join(format!("hosts/{host}/log/qemu/{name}.console"));
+        String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
+    }
+
+    /// The program that fetches the kernel which tiny systems boot here; gives its folder.
+    #[track_caller]
+    pub fn kernel() -> PathBuf {
+        let mut command = Command::new(workspace().join("imaged/tests/image/kernel.sh"));
+        PathBuf::from(run(&mut command, Duration::from_secs(180)).ok().trim())
+    }
+
     /// What virsh says of a domain's state on a host: `running`, `paused`, `shut off`; `none` when it is not there.
     #[track_caller]
     pub fn state(&self, host: &str, name: &str) -> String {

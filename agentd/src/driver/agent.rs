@@ -24,6 +24,7 @@
 //! | `prepare` | what domains boot from: for one that is about to come, and for all |
 //! | `lease` | a second lease for a migration |
 //! | `migration` | where a domain is after its migration: both hypervisors are asked |
+//! | `resume` | domains that stand still because their disk did not answer |
 //! | `beat` | samples, heartbeats, whether the hypervisor is heard |
 //! | `settings` | what users set of the server |
 //! | `help` | rounds of help, evacuate and restore |
@@ -38,6 +39,7 @@ mod jobs;
 mod lease;
 mod migration;
 mod prepare;
+mod resume;
 mod settings;
 mod shorts;
 #[cfg(test)]
@@ -118,6 +120,8 @@ pub struct Agent {
     departed: departed::List,
     /// Domains that are about to come, and the order to look after what they boot from.
     prepare: prepare::State,
+    /// Domains that stand still because their disk did not answer.
+    resume: resume::State,
     /// Which orders were seen, and how they were answered.
     receipts: Receipts,
     /// The last number given to a query or an operation.
@@ -152,6 +156,7 @@ impl Agent {
             asking: BTreeMap::new(),
             departed: departed::List::default(),
             prepare: prepare::State::default(),
+            resume: resume::State::default(),
             receipts,
             ids: 0,
             now,
@@ -189,6 +194,7 @@ impl Agent {
         self.short_timers();
         self.job_timers();
         self.prepare_timers();
+        self.resume_timers();
         self.help_timers();
         self.departed.expire(now.mono);
         self.keep_changes();
@@ -204,6 +210,7 @@ impl Agent {
         works
             .chain(self.departed.wake())
             .chain(self.prepare.wake())
+            .chain(self.resume.wake())
             .fold(self.beat.wake().min(self.help.wake()), Mono::min)
     }
 
@@ -269,6 +276,7 @@ impl Agent {
             self.publish_domain(name);
         }
         self.short_heard(name, query);
+        self.resume_heard(name);
         self.drop_idle(name);
     }
 
@@ -284,6 +292,8 @@ impl Agent {
             self.job_finished(name, result);
         } else if self.prepare.is(op) {
             self.prepared(op, name, result.map(|_| ()));
+        } else if self.resume.is(op) {
+            self.resumed(op, name, &result.map(|_| ()));
         } else {
             self.short_finished(op, name, result.map(|_| ()));
         }

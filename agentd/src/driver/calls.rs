@@ -5,6 +5,7 @@ use super::boots::Boots;
 use super::lender::{Lender, Wish};
 use super::step::{Effect, Id, Input, Op};
 use crate::hypervisor::{HvError, HvResult, Hypervisor, Moved, Progress};
+use crate::imports;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
@@ -80,9 +81,14 @@ impl Calls {
                     Input::Located { query, name, result }
                 }
                 Effect::Begin { op, name, what } => {
-                    tracing::info!(%name, ?what, "begin");
+                    let quiet = matches!(what, Op::Resume(_)); // tried again and again
+                    if !quiet {
+                        tracing::info!(%name, ?what, "begin");
+                    }
                     let result = operate((&*hv, &boots), op, &name, what, &ends).await;
-                    if let Err(error) = &result {
+                    if let Err(error) = &result
+                        && !quiet
+                    {
                         tracing::info!(%name, %error, "ended");
                     }
                     Input::Finished { op, name, result }
@@ -131,6 +137,10 @@ async fn operate(
         Op::Start => hv.start(name).await,
         Op::Pause => hv.pause(name).await,
         Op::Unpause => hv.unpause(name).await,
+        Op::Resume(grant) => match imports::answer(&grant).await {
+            Ok(()) => hv.unpause(name).await,
+            Err(why) => Err(HvError::Unreachable(why)),
+        },
         Op::Shutdown => hv.shutdown(name).await,
         Op::Reboot => hv.reboot(name).await,
         Op::Destroy => hv.destroy(name).await,

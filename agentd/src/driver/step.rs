@@ -38,6 +38,8 @@ pub enum Op {
     Pause,
     /// See [`crate::hypervisor::Hypervisor::unpause`].
     Unpause,
+    /// The domain is unpaused when the exports of its lease answer.
+    Resume(Box<Grant>),
     /// See [`crate::hypervisor::Hypervisor::shutdown`].
     Shutdown,
     /// See [`crate::hypervisor::Hypervisor::reboot`].

@@ -4,7 +4,7 @@ use super::{LibvirtConfig, drivers::Driver, fault, pool::Pool, raw, settings, st
 use crate::hypervisor::{HvError, HvResult};
 use std::{path::Path, time::Duration};
 use virt::{connect::Connect, error::Error};
-use xvm_model::config::render::{IMPORTS, Site, libvirt_xml};
+use xvm_model::config::render::{CONSOLES, IMPORTS, Site, libvirt_xml};
 use xvm_model::{HypervisorKind, Spec};
 
 /// How long a start may take: the storage is reached, and on Xen the guest's memory is made.
@@ -20,6 +20,7 @@ pub async fn run(
 ) -> HvResult<()> {
     let (name, kind) = (spec.name.clone(), driver.kind);
     let (bridge, kvm) = (config.bridge.clone(), config.kvm);
+    let system = config.uri.contains("/system");
     let boot = boot.to_str().map(str::to_owned);
     let boot = boot.ok_or_else(|| HvError::Refused("the path of its boot files is not UTF-8".into()))?;
     let (spec, late) = (spec.clone(), format!("outcome unknown, `virsh domstate {name}` tells"));
@@ -32,6 +33,8 @@ pub async fn run(
             imports: (kind == HypervisorKind::Xen).then_some(IMPORTS),
             metadata: &settings::element(&spec.settings),
             emulator: None,
+            // a user's own daemon may not write there
+            consoles: system.then_some(CONSOLES),
             kvm: kvm.unwrap_or_else(|| hardware(conn)),
         };
         let xml = libvirt_xml(&spec, kind, &site);

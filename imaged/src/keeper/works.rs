@@ -147,13 +147,18 @@ impl Keeper {
         entry.log = log;
         let Some(work) = entry.work.take() else { return };
         self.dirty = true;
+        // a clone boots from what its model boots from
+        let mut model = None;
         for origin in self.configs.values_mut() {
+            if origin.copies.contains(&name) {
+                model = Some(origin.image.clone());
+            }
             origin.copies.retain(|copy| *copy != name);
         }
         match (work.job.kind, result) {
             (JobKind::Create | JobKind::Rebuild | JobKind::Clone, Ok(made)) => {
                 if let Some(entry) = self.configs.get_mut(&name) {
-                    entry.image = Image::Ready { boot: made.boot };
+                    entry.image = model.unwrap_or(Image::Ready { boot: made.boot });
                 }
                 self.end(&name, work, Ok(format!("{name} is ready").into()));
                 self.apply_pending(&name);

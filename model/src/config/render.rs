@@ -32,9 +32,14 @@ pub struct Site<'a> {
     pub metadata: &'a str,
     /// The emulator; none: the hypervisor's choice.
     pub emulator: Option<&'a str>,
+    /// The directory where QEMU's guests' consoles are logged, `DIR/NAME.console`; none: they are not.
+    pub consoles: Option<&'a str>,
     /// Whether the server has hardware to run guests (KVM).
     pub kvm: bool,
 }
+
+/// Where libvirt's system daemon logs for QEMU: a directory that each of its servers has.
+pub const CONSOLES: &str = "/var/log/libvirt/qemu";
 
 impl Site<'_> {
     /// The path of a file in the directory with files to boot from.

@@ -282,6 +282,10 @@ impl View {
         if !self.outcomes.get(&name).or(ended).is_none_or(newer) {
             return; // told before; the bridge is not built twice
         }
+        let before = self.told.insert(name.clone(), Arc::new((outcome.id.clone(), now.mono)));
+        if before.is_some_and(|t| t.0 == outcome.id) && !self.domains.contains_key(&name) {
+            return; // it has come to its end meanwhile
+        }
         let arrived = self.servers.get(&departed.to).is_some_and(|s| s.domain(&name).is_some());
         if arrived {
             self.departures.remove(&name);
@@ -307,6 +311,12 @@ impl View {
         for name in ended {
             self.departures.remove(&name);
             self.drop_unclaimed(&name, now);
+        }
+        let forgotten = |t: &Arc<(Box<str>, Mono)>| now.mono.since(t.1) >= super::TOLD_MS;
+        let names: Vec<DomainName> =
+            self.told.iter().filter(|(_, t)| forgotten(t)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.told.remove(&name);
         }
     }
 }

@@ -162,6 +162,7 @@ const SITE: render::Site<'static> = render::Site {
     imports: None,
     metadata: "",
     emulator: None,
+    consoles: Some(render::CONSOLES),
     kvm: true,
 };
 

@@ -7,6 +7,7 @@ mod jobs;
 mod lease;
 mod migration;
 mod prepare;
+mod resume;
 mod shorts;
 
 use super::*;

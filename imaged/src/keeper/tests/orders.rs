@@ -105,6 +105,11 @@ fn a_clone_has_an_identity_of_its_own_and_its_origin_waits() {
     let mut rig = Rig::new();
     rig.made("small-6");
     rig.easy = false;
+    rig.order("small-6", ConfigCommand::Rebuild);
+    let (build, _) = rig.work();
+    let kernel = xvm_model::spec::Blob { sha256: "a".repeat(64).into(), size: 9 };
+    let files = crate::image::BootFiles { kernel, initrd: None, cmdline: "quiet".into() };
+    rig.work_ends(build, Ok(Made { boot: Some(files), config: None }));
     let clone = ConfigCommand::Clone { new: config("small-8"), rights: Rights::default() };
     assert_eq!(rig.order("small-6", clone.clone()), Some(Answer::Accepted));
     let (a, b) = (rig.record("small-6").config, rig.record("small-8").config);
@@ -115,6 +120,8 @@ fn a_clone_has_an_identity_of_its_own_and_its_origin_waits() {
     let (build, _) = rig.work();
     rig.work_ends(build, Ok(Made::default()));
     assert_eq!(Rig::refused(rig.order("small-6", clone)).0, Code::Exists);
+    let boot = rig.record("small-8").boot;
+    assert!(boot.is_some() && boot == rig.record("small-6").boot, "a clone boots from the same files");
     rig.easy = true;
     rig.runs("small-6", "ferby");
 }

@@ -13,6 +13,7 @@ pub(super) const SITE: Site<'static> = Site {
     imports: None,
     metadata: "",
     emulator: None,
+    consoles: Some("/var/log/libvirt/qemu/"),
     kvm: false,
 };
 
@@ -64,6 +65,7 @@ fn qemu_opens_the_exports_itself() {
     has("<host name='10.0.0.9' port='10810'/>");
     has("error_policy='stop' rerror_policy='stop'");
     has("<source bridge='br0'/>");
+    has("<log file='/var/log/libvirt/qemu/small-6.console' append='on'/>");
     assert!(
         libvirt_xml(&spec(), HypervisorKind::Qemu, &Site { kvm: true, ..SITE })
             .contains("<domain type='kvm'>")

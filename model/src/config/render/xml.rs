@@ -77,7 +77,11 @@ pub fn libvirt_xml(spec: &Spec, kind: HypervisorKind, site: &Site<'_>) -> String
     if matches!(xen, Some(GuestType::Pv | GuestType::Pvh)) {
         x.line(2, "<console type='pty'><target type='xen' port='0'/></console>");
     } else {
-        x.line(2, "<serial type='pty'><target port='0'/></serial>");
+        let log = site.consoles.filter(|_| xen.is_none() && domain != "test").map(|dir| {
+            let file = format!("{}/{}.console", dir.trim_end_matches('/'), spec.name);
+            format!("<log file='{}' append='on'/>", escape(&file))
+        });
+        x.line(2, &format!("<serial type='pty'>{}<target port='0'/></serial>", log.unwrap_or_default()));
         x.line(2, "<console type='pty'><target type='serial' port='0'/></console>");
     }
     if xen.is_none() && domain != "test" {

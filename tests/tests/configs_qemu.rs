@@ -1,0 +1,13 @@
+//! Configs through the mounted tree on real QEMU hosts of a lab: disks over the network, leases, live migration.
+//!
+//! If one of these fails, a machine loses what it wrote, or two servers run one disk.
+
+#[path = "configs/qemu/records.rs"]
+mod records;
+#[path = "configs/qemu/scene.rs"]
+mod scene;
+#[path = "configs/stage.rs"]
+#[allow(dead_code, reason = "shared with the tests on simulated servers")]
+mod stage;
+#[path = "configs/qemu/story.rs"]
+mod story;
