@@ -9,7 +9,7 @@ DESTDIR ?=
 # what the build needs, and what the tests need besides
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 # what imaged runs: builders, exports
-IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-static cpio mmdebstrap debootstrap
+IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-static cpio mmdebstrap debootstrap debian-archive-keyring
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq
 DAEMONS = xvmfs agentd imaged xvm-forwarder

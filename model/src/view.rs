@@ -32,8 +32,7 @@ use std::sync::Arc;
 pub const STALE_AFTER: u64 = 3;
 /// Heartbeats missed until a server is [`Reach::Down`].
 pub const DOWN_AFTER: u64 = 10;
-/// How long the end of a domain that nobody has any more is remembered, in milliseconds: twice as long as a server tells of one that
-/// left.
+/// How long the end of a domain that nobody has any more is remembered, in milliseconds.
 pub const GONE_MS: u64 = 120_000;
 /// How long a departed domain is shown at its destination before the destination itself speaks of it, in milliseconds.
 pub const BRIDGE_MS: u64 = 10_000;
@@ -125,8 +124,7 @@ pub struct View {
     told: OrdMap<DomainName, Arc<(Box<str>, Mono)>>,
     /// How the last job of a domain ended, also when the server that ran it does not have the domain any more.
     outcomes: OrdMap<DomainName, Arc<Outcome>>,
-    /// How the last job of a domain ended that nobody has any more, and since when: a server goes on telling for a minute that it sent
-    /// one away, and that must not bring it back.
+    /// How the last job of a domain ended that nobody has any more, and since when: who waited for it is told.
     gone: OrdMap<DomainName, (Arc<Outcome>, Mono)>,
     /// What each server said last of its rounds of help.
     rounds: OrdMap<ServerName, Arc<rounds::Told>>,

@@ -278,8 +278,7 @@ impl View {
         let Some(outcome) = departed.domain.last.clone().map(|o| Arc::new(*o)) else { return };
         let newer =
             |kept: &Arc<Outcome>| outcome.at > kept.at || (outcome.at == kept.at && outcome.id != kept.id);
-        let ended = self.gone.get(&name).map(|(outcome, _)| outcome);
-        if !self.outcomes.get(&name).or(ended).is_none_or(newer) {
+        if !self.outcomes.get(&name).is_none_or(newer) {
             return; // told before; the bridge is not built twice
         }
         let before = self.told.insert(name.clone(), Arc::new((outcome.id.clone(), now.mono)));
