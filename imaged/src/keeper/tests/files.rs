@@ -19,10 +19,8 @@ fn a_file_that_is_dropped_there_becomes_a_config() {
     let mut rig = Rig::new();
     rig.easy = false;
     file(&mut rig, "small-9", Some(Ok(new(9))));
-    assert!(
-        matches!(rig.open.iter().find(|e| matches!(e, Effect::Write { .. })), Some(_)),
-        "its identity is written"
-    );
+    let written = rig.open.iter().any(|e| matches!(e, Effect::Write { .. }));
+    assert!(written, "its identity is written");
     assert!(matches!(rig.work().1, Task::Make { .. }));
     assert_eq!(rig.record("small-9").state, ConfigState::Creating);
 }

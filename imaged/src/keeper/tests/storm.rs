@@ -4,6 +4,7 @@
 use super::rig::{Rig, server};
 use crate::keeper::step::{Effect, Input, Tag};
 use proptest::prelude::*;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use xvm_model::{
     Answer, ConfigCommand, DomainCommand, DomainState, Failure, Grant, Job, JobKind, Order, Wall,
@@ -84,14 +85,13 @@ impl Storm {
             DomainCommand::Create { .. } if late => {
                 Err(Failure::new(xvm_model::Code::TimedOut, "it came too late"))
             }
-            DomainCommand::Create { spec } => {
-                if self.truth.contains_key(&(n, h)) {
-                    Err(Failure::new(xvm_model::Code::Exists, "there is one"))
-                } else {
-                    self.truth.insert((n, h), spec.grant);
+            DomainCommand::Create { spec } => match self.truth.entry((n, h)) {
+                Entry::Occupied(_) => Err(Failure::new(xvm_model::Code::Exists, "there is one")),
+                Entry::Vacant(free) => {
+                    free.insert(spec.grant);
                     Ok("j")
                 }
-            }
+            },
             DomainCommand::Fence { epoch } => {
                 if self.truth.get(&(n, h)).is_some_and(|g| g.epoch == epoch) {
                     self.truth.remove(&(n, h));
