@@ -26,6 +26,25 @@ pub const MARK: &str = "XVM_BUILD";
 /// What is kept of a tool's output, in bytes.
 const KEPT: usize = 64 << 10;
 
+/// setpriv's arguments: dies with its parent, which is the next argument's process.
+const WITH_US: [&str; 6] =
+    ["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$1" ] || exit 125; shift; exec "$@""#, "sh"];
+
+/// Namespaces of its own, and an end of all in them when their first process ends.
+const ALONE: [&str; 11] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    "--pid",
+    "--mount-proc",
+    "--fork",
+    "--kill-child=KILL",
+    "--uts",
+    "--ipc",
+    "--",
+];
+
 /// How long the rest of a killed namespace may take to go.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -191,26 +210,10 @@ impl Cage {
     fn command(&self, tool: Tool, output: io::PipeWriter) -> io::Result<Command> {
         let mut command = Command::new("setpriv");
         command
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "sh",
-                "-c",
-                r#"[ "$PPID" = "$1" ] || exit 125; shift; exec "$@""#,
-                "sh",
-            ])
+            .args(WITH_US)
             .arg(std::process::id().to_string())
-            .args([
-                "unshare",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child=KILL",
-                "--mount-proc",
-                "--uts",
-                "--ipc",
-            ])
-            .args(["--propagation", "private", "--", tool.program])
+            .args(ALONE)
+            .arg(tool.program)
             .args(&tool.args)
             .current_dir(&self.dir)
             .env_clear()

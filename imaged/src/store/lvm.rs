@@ -130,7 +130,7 @@ impl LvmStore {
         {
             return Err(StoreError::NoSpace { doing: doing.into(), place: self.group.clone() });
         }
-        let why = text.lines().map(str::trim).rfind(|l| !l.is_empty());
+        let why = text.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("Run `"));
         Err(failed(format!("{program}: {}", why.unwrap_or(&out.status.to_string()))))
     }
 
