@@ -8,7 +8,7 @@
 //! | `edit` | files to write and remove, in a directory or inside an unmounted image |
 //! | `personal` | the identity of a clone, changed addresses and keys; a grown disk |
 //! | `job` | one build: its directory, log, stages |
-//! | `cage`, `nursery` | how tools are run: in a private mount and pid namespace, and never longer than imaged lives |
+//! | `tool`, `cage`, `nursery` | how tools are run: in a private mount and pid namespace, and never longer than imaged lives |
 //! | `estimate` | percent and remaining seconds, from earlier builds |
 //! | `ext4`, `partition` | file systems and where they begin |
 //! | `blob` | files to boot from, by content |
@@ -31,6 +31,7 @@ mod partition;
 mod personal;
 mod sweep;
 mod tiny;
+mod tool;
 
 pub use blob::keep_only;
 pub use estimate::PHASES;

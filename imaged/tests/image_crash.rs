@@ -78,7 +78,8 @@ async fn a_build_is_cancelled_at_each_stage() {
 async fn a_build_that_nobody_waits_for_ends() {
     requires!("a_build_that_nobody_waits_for_ends": root, "mmdebstrap");
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let bench = Bench { site: silent_mirror(&silent, 600), ..Bench::new() };
+    let mut bench = Bench::new();
+    bench.site = silent_mirror(&silent, 600);
     let disk = bench.volume("disk", 2048);
     let (small, config) = (name("small-1"), config(1, &[("os", "debian/bookworm")]));
     let build = bench.build(&small, &config, &disk);
@@ -120,7 +121,8 @@ async fn a_silent_mirror() {
         bench.is_clean();
     }
     // and cancel does not wait for it
-    let bench = Bench { site: silent_mirror(&silent, 600), ..Bench::new() };
+    let mut bench = Bench::new();
+    bench.site = silent_mirror(&silent, 600);
     let disk = bench.volume("disk", 2048);
     let (progress, mut seen) = watch::channel(Stage::default());
     let cancel = CancellationToken::new();

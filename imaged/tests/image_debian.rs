@@ -45,6 +45,25 @@ async fn a_debian_system_from_the_mirror_to_the_login_prompt() {
     assert!(!exists(&disk, HOST_KEY), "the model never ran");
 }
 
+/// If this fails, machines without mmdebstrap make no Debian systems.
+#[tokio::test]
+async fn debootstrap_makes_one_too() {
+    requires!("debootstrap_makes_one_too": root, "debootstrap", "mke2fs", "debugfs");
+    let mut bench = Bench::new();
+    bench.site.debootstrap = true;
+    let disk = bench.volume("disk", 2048);
+    let config = config(1, &[("os", "debian/bookworm"), ("keys", KEY)]);
+    timed("with debootstrap", &bench, &config, &disk).await;
+    is_its_own(&disk);
+    let enabled = "/etc/systemd/system/multi-user.target.wants/";
+    for unit in ["systemd-networkd.service", "xvm-host-keys.service", "ssh.service"] {
+        assert!(
+            debugfs(&disk, &format!("stat {enabled}{unit}")).contains("symlink"),
+            "{unit} is not enabled"
+        );
+    }
+}
+
 async fn timed(what: &str, bench: &Bench, config: &xvm_model::Config, disk: &std::path::Path) -> BootFiles {
     let begin = Instant::now();
     let done = bench.build(&name("small-1"), config, disk).await;
@@ -150,7 +169,7 @@ async fn boots(bench: &Bench, files: &BootFiles, clone: &std::path::Path) {
     let mut machine = Machine::boot(bench, files, 256, &[clone, &swap], "console");
     machine.wait_for("small-2 login:");
     // the login prompt comes before the last services: host keys take their time on an emulated machine
-    machine.wait_for("Started ssh.service");
+    machine.wait_for_ssh();
     let console = machine.said();
     assert!(!console.contains("Failed to start"), "{console}");
     machine.power_button();

@@ -155,13 +155,11 @@ async fn systems_are_known_or_refused() {
 #[tokio::test]
 async fn a_disk_that_is_too_small() {
     requires!("a_disk_that_is_too_small": root, "mke2fs", "busybox");
-    let bench = Bench::new();
-    let mut site_overlay = bench.dir.path().join("overlay");
-    fs::create_dir(&site_overlay).expect("overlay");
-    site_overlay.push("big");
-    fs::write(&site_overlay, vec![7; 20 << 20]).expect("big file");
-    site_overlay.pop();
-    let bench = Bench { site: image::Site { overlay: Some(site_overlay), ..bench.site.clone() }, ..bench };
+    let mut bench = Bench::new();
+    let overlay = bench.dir.path().join("overlay");
+    fs::create_dir(&overlay).expect("overlay");
+    fs::write(overlay.join("big"), vec![7; 20 << 20]).expect("big file");
+    bench.site.overlay = Some(overlay);
     let disk = bench.volume("disk", 16);
     let failed = bench.build(&name("x"), &config(1, &[("os", "tiny"), ("disk", "16")]), &disk).await;
     let says = |why: &str| why.starts_with("a disk of 16 MiB is too small for its system of 2");

@@ -1,6 +1,6 @@
 //! Files to boot from, kept by content: a thousand systems with one kernel have it once.
 
-use super::{cage::Trouble, sweep::TEMPORARY};
+use super::{sweep::TEMPORARY, tool::Trouble};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,

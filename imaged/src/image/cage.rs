@@ -4,11 +4,14 @@
 //! asks the kernel for it (and looks whether imaged is still its parent, for it may have died before), and with the first process of
 //! its pid namespace all others in it die. Every process has [`MARK`] in its environment, by which `sweep` finds what got away.
 
-use super::{job::Log, nursery};
+use super::{
+    job::Log,
+    nursery,
+    tool::{Tool, Trouble, meaning},
+};
 use std::{
-    ffi::OsString,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -26,85 +29,27 @@ pub const MARK: &str = "XVM_BUILD";
 /// What is kept of a tool's output, in bytes.
 const KEPT: usize = 64 << 10;
 
+/// setpriv's arguments: dies with its parent, which is the next argument's process.
+const WITH_US: [&str; 6] =
+    ["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$1" ] || exit 125; shift; exec "$@""#, "sh"];
+
+/// Namespaces of its own, and an end of all in them when their first process ends.
+const ALONE: [&str; 11] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    "--pid",
+    "--mount-proc",
+    "--fork",
+    "--kill-child=KILL",
+    "--uts",
+    "--ipc",
+    "--",
+];
+
 /// How long the rest of a killed namespace may take to go.
 const DEATH: Duration = Duration::from_secs(10);
-
-/// Why a step did not work; the stage makes a [`super::BuildError`] of it.
-#[derive(Debug)]
-pub enum Trouble {
-    /// Cancelled.
-    Cancelled,
-    /// Something is full.
-    NoSpace(String),
-    /// Anything else, in a sentence.
-    Failed(String),
-}
-
-impl Trouble {
-    /// A failure on a file.
-    pub fn of(path: &Path, e: &io::Error) -> Trouble {
-        match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Trouble::NoSpace(format!("cannot write {}", path.display()))
-            }
-            _ => Trouble::Failed(format!("{}: {e}", path.display())),
-        }
-    }
-
-    /// The same with words before the reason.
-    pub fn because(self, words: &str) -> Trouble {
-        match self {
-            Trouble::Failed(why) => Trouble::Failed(format!("{words}: {why}")),
-            other => other,
-        }
-    }
-}
-
-/// A program with its arguments.
-pub struct Tool {
-    program: &'static str,
-    args: Vec<OsString>,
-    env: Vec<(&'static str, OsString)>,
-    limit: Duration,
-    good: &'static [i32],
-}
-
-impl Tool {
-    /// One that must end with 0, within 10 minutes.
-    pub fn new(program: &'static str) -> Tool {
-        Tool { program, args: Vec::new(), env: Vec::new(), limit: Duration::from_secs(600), good: &[0] }
-    }
-
-    /// One more argument.
-    pub fn arg(mut self, arg: impl Into<OsString>) -> Tool {
-        self.args.push(arg.into());
-        self
-    }
-
-    /// More arguments.
-    pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Tool {
-        self.args.extend(args.into_iter().map(Into::into));
-        self
-    }
-
-    /// A variable of its environment.
-    pub fn env(mut self, key: &'static str, value: impl Into<OsString>) -> Tool {
-        self.env.push((key, value.into()));
-        self
-    }
-
-    /// How long it may take.
-    pub fn limit(mut self, limit: Duration) -> Tool {
-        self.limit = limit;
-        self
-    }
-
-    /// Which exit codes are good.
-    pub fn good(mut self, codes: &'static [i32]) -> Tool {
-        self.good = codes;
-        self
-    }
-}
 
 /// Runs tools for one build.
 pub struct Cage {
@@ -191,26 +136,10 @@ impl Cage {
     fn command(&self, tool: Tool, output: io::PipeWriter) -> io::Result<Command> {
         let mut command = Command::new("setpriv");
         command
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "sh",
-                "-c",
-                r#"[ "$PPID" = "$1" ] || exit 125; shift; exec "$@""#,
-                "sh",
-            ])
+            .args(WITH_US)
             .arg(std::process::id().to_string())
-            .args([
-                "unshare",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child=KILL",
-                "--mount-proc",
-                "--uts",
-                "--ipc",
-            ])
-            .args(["--propagation", "private", "--", tool.program])
+            .args(ALONE)
+            .arg(tool.program)
             .args(&tool.args)
             .current_dir(&self.dir)
             .env_clear()
@@ -234,24 +163,6 @@ impl Cage {
         }
         Ok(command)
     }
-}
-
-/// The line that says why: the last one marked as an error, or else the last that is not empty.
-fn meaning(text: &str) -> Option<&str> {
-    let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty()).rev();
-    let error = |l: &&str| {
-        let l = l.trim_start_matches("E: ");
-        ["error", "cannot", "failed", "could not", "unable"]
-            .iter()
-            .any(|w| l.to_ascii_lowercase().contains(w))
-    };
-    // mmdebstrap ends with how its children ended, which says less than apt did before
-    let dull =
-        |l: &&str| l.contains("apt-get") && l.contains("failed") || l.ends_with("mmdebstrap failed to run");
-    // a mirror that does not answer says so in a warning
-    let fetch = lines().find(|l| l.contains("Failed to fetch"));
-    let found = fetch.or_else(|| lines().filter(|l| !dull(l)).find(error)).or_else(|| lines().next());
-    found.map(|l| l.char_indices().nth(300).map_or(l, |(at, _)| &l[..at]))
 }
 
 #[cfg(test)]
@@ -312,19 +223,5 @@ mod tests {
         assert!(matches!(cancelled, Err(Trouble::Cancelled)), "{cancelled:?}");
         canceller.await.expect("it ended");
         assert_eq!(crate::image::sweep::marked(dir.path()), Vec::<i32>::new(), "no process is left");
-    }
-
-    #[test]
-    fn the_line_that_says_why() {
-        assert_eq!(
-            meaning("a\nE: Unable to locate package x\nI: done\n"),
-            Some("E: Unable to locate package x")
-        );
-        assert_eq!(
-            meaning("W: Failed to fetch http://x\nE: Some index files failed\n"),
-            Some("W: Failed to fetch http://x")
-        );
-        assert_eq!(meaning("a\nb\n\n"), Some("b"));
-        assert_eq!(meaning("\n"), None);
     }
 }

@@ -12,10 +12,11 @@ mod system;
 
 use super::{
     BootFiles, BuildError, Builder, Paths, Site, blob,
-    cage::{Cage, Tool, Trouble},
+    cage::Cage,
     edit::{self, Edit},
     ext4,
     job::Job,
+    tool::{Tool, Trouble},
 };
 use async_trait::async_trait;
 use std::{

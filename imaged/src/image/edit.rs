@@ -3,8 +3,9 @@
 //! A system that ran is not trusted: whatever its links say, nothing outside of it is touched.
 
 use super::{
-    cage::{Cage, Tool, Trouble},
+    cage::Cage,
     ext4::Fs,
+    tool::{Tool, Trouble},
 };
 use std::{
     fmt::Write,

@@ -2,8 +2,9 @@
 
 use super::{
     BuildError,
-    cage::{Cage, Tool, Trouble},
+    cage::Cage,
     job,
+    tool::{Tool, Trouble},
 };
 use std::{
     ffi::OsString,

@@ -4,13 +4,12 @@
 //! ext4. With a new instance id cloud-init makes new host keys too.
 
 use super::{
-    BootFiles, BuildError, Builder, Paths, Site,
-    cage::{Tool, Trouble},
-    debs,
+    BootFiles, BuildError, Builder, Paths, Site, debs,
     edit::{self, Edit},
     ext4,
     job::Job,
     partition,
+    tool::{Tool, Trouble},
 };
 use async_trait::async_trait;
 use std::{

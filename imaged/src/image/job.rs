@@ -2,8 +2,9 @@
 
 use super::{
     BootFiles, BuildError, Order, Paths, Site, Stage,
-    cage::{Cage, Tool, Trouble},
+    cage::Cage,
     estimate::Estimate,
+    tool::{Tool, Trouble},
 };
 use std::{
     fs::{self, File},

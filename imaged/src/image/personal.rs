@@ -3,10 +3,11 @@
 
 use super::{
     BuildError, Paths, Site, builder,
-    cage::{Cage, Trouble},
+    cage::Cage,
     edit, ext4,
     job::{WorkDir, error},
     partition,
+    tool::Trouble,
 };
 use std::path::Path;
 use tokio_util::sync::CancellationToken;

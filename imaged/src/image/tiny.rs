@@ -8,12 +8,11 @@ mod cpio;
 mod initrd;
 
 use super::{
-    BootFiles, BuildError, Builder, Paths, Site, blob,
-    cage::{Tool, Trouble},
-    debs,
+    BootFiles, BuildError, Builder, Paths, Site, blob, debs,
     edit::{self, Edit},
     ext4,
     job::Job,
+    tool::{Tool, Trouble},
 };
 use async_trait::async_trait;
 use std::{

@@ -4,8 +4,11 @@
 //! In a thin pool a copy is a snapshot, made in a moment; without one it is as long as its volume. A volume that takes another's place
 //! does so by two renames; [`Store::list`] ends what a crash left between them.
 
+mod names;
+
 use super::{Listing, Store, StoreError, Volume};
 use async_trait::async_trait;
+use names::{Lv, Role, lv_name, parse_lvs};
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -27,58 +30,6 @@ const TAG: &str = "xvm";
 pub struct LvmStore {
     group: String,
     pool: Option<String>,
-}
-
-/// What a logical volume is, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Whole,
-    New,
-    Old,
-    Removed,
-}
-
-fn lv_name(role: Role, config: &ConfigName, volume: Volume) -> String {
-    match role {
-        Role::Whole => format!("{config}-{volume}"),
-        Role::New => format!("{config}-{volume}.new"),
-        Role::Old => format!("{config}-{volume}.old"),
-        Role::Removed => format!("removed.{config}-{volume}"),
-    }
-}
-
-fn parse_name(name: &str) -> Option<(Role, ConfigName, Volume)> {
-    let (role, name) = if let Some(rest) = name.strip_prefix("removed.") {
-        (Role::Removed, rest)
-    } else if let Some(rest) = name.strip_suffix(".new") {
-        (Role::New, rest)
-    } else if let Some(rest) = name.strip_suffix(".old") {
-        (Role::Old, rest)
-    } else {
-        (Role::Whole, name)
-    };
-    let (config, word) = name.rsplit_once('-')?;
-    let volume = Volume::ALL.iter().copied().find(|v| v.word() == word)?;
-    Some((role, ConfigName::parse(config).ok()?, volume))
-}
-
-/// One logical volume of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Lv {
-    role: Role,
-    config: ConfigName,
-    volume: Volume,
-    bytes: u64,
-}
-
-/// Reads the answer of lvs: a name and bytes a line.
-fn parse_lvs(text: &str) -> Vec<Lv> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (role, config, volume) = parse_name(words.next()?)?;
-        Some(Lv { role, config, volume, bytes: words.next()?.parse().ok()? })
-    };
-    text.lines().filter_map(line).collect()
 }
 
 impl LvmStore {
@@ -130,7 +81,7 @@ impl LvmStore {
         {
             return Err(StoreError::NoSpace { doing: doing.into(), place: self.group.clone() });
         }
-        let why = text.lines().map(str::trim).rfind(|l| !l.is_empty());
+        let why = text.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("Run `"));
         Err(failed(format!("{program}: {}", why.unwrap_or(&out.status.to_string()))))
     }
 
@@ -385,26 +336,5 @@ impl Store for LvmStore {
         let mut volumes: Vec<_> = whole.map(|lv| (lv.config.clone(), lv.volume, lv.bytes)).collect();
         volumes.sort();
         Ok(Listing { volumes, building: names(Role::New), removed: names(Role::Removed) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_volumes_and_nobody_elses() {
-        let config = ConfigName::parse("a-disk").expect("name");
-        for role in [Role::Whole, Role::New, Role::Old, Role::Removed] {
-            for volume in Volume::ALL {
-                let name = lv_name(role, &config, *volume);
-                assert_eq!(parse_name(&name), Some((role, config.clone(), *volume)), "{name}");
-            }
-        }
-        for other in ["root", "swap", "-disk", "a_b-disk", "pool_tdata", "a-disk.old.new"] {
-            assert_eq!(parse_name(other), None, "{other}");
-        }
-        let lvs = parse_lvs("  a-disk 4194304\n  root 1\n  removed.a-swap 8\n  broken-disk x\n");
-        assert_eq!(lvs.iter().map(|lv| lv.bytes).collect::<Vec<_>>(), [4_194_304, 8]);
     }
 }

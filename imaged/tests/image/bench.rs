@@ -4,7 +4,8 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -125,6 +126,15 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // a test that failed may leave what it was to find
+        for pid in processes(self.dir.path()) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+        }
+    }
+}
+
 /// The directories below one.
 pub fn paths(dir: &Path, cache: Option<&Path>) -> Paths {
     Paths {
@@ -230,16 +240,19 @@ pub fn kernel() -> (PathBuf, PathBuf) {
 pub struct Machine {
     qemu: Child,
     console: PathBuf,
+    ssh: u16,
     begun: Instant,
 }
 
 impl Machine {
     pub fn boot(bench: &Bench, boot: &BootFiles, mib: u64, disks: &[&Path], console: &str) -> Machine {
         let console = bench.dir.path().join(console);
+        // freed at once for the machine
+        let ssh = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-accel", "tcg,tb-size=64", "-m", &mib.to_string(), "-display", "none", "-no-reboot"])
             .args(["-serial", &format!("file:{}", console.display()), "-monitor", "stdio"])
-            .args(["-nic", "user,model=virtio-net-pci,restrict=on"])
+            .args(["-nic", &format!("user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{ssh}-:22")])
             .arg("-kernel")
             .arg(bench.paths.boot.join(boot.kernel.name()))
             .args(["-append", &boot.cmdline]);
@@ -250,7 +263,7 @@ impl Machine {
             qemu.args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())]);
         }
         let qemu = qemu.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("qemu");
-        Machine { qemu, console, begun: Instant::now() }
+        Machine { qemu, console, ssh, begun: Instant::now() }
     }
 
     pub fn said(&self) -> String {
@@ -266,6 +279,24 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(50));
         }
         println!("{text:?} after {:.1} s", self.begun.elapsed().as_secs_f64());
+    }
+
+    /// Waits until its SSH server answers: it has an address and host keys.
+    pub fn wait_for_ssh(&mut self) {
+        loop {
+            let mut banner = [0; 4];
+            let answered = TcpStream::connect(("127.0.0.1", self.ssh)).and_then(|mut s| {
+                s.set_read_timeout(Some(Duration::from_secs(5)))?;
+                s.read_exact(&mut banner)
+            });
+            if answered.is_ok() && &banner == b"SSH-" {
+                break;
+            }
+            let late = self.begun.elapsed() > Duration::from_secs(400);
+            assert!(!late && self.qemu.try_wait().expect("qemu").is_none(), "no SSH:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        println!("SSH answers after {:.1} s", self.begun.elapsed().as_secs_f64());
     }
 
     /// Presses the power button and waits until it is off.

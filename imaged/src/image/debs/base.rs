@@ -12,9 +12,9 @@
 use super::{
     super::{
         Site,
-        cage::{Tool, Trouble},
         job::Job,
         sweep::TEMPORARY,
+        tool::{Tool, Trouble},
     },
     suites::Suite,
     system,

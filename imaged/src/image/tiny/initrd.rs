@@ -1,8 +1,8 @@
 //! The initial RAM file system of `tiny`: busybox, the modules of disk, network and power button, and a script that mounts the root.
 
 use super::super::{
-    cage::{Tool, Trouble},
     job::Job,
+    tool::{Tool, Trouble},
 };
 use super::cpio::Archive;
 use flate2::{Compression, write::GzEncoder};
