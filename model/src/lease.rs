@@ -9,6 +9,15 @@
 //!                                           held + arriving ── it is there: the first is dropped, the second is held
 //! ```
 //!
+//! With two leases, by what the source and the destination say:
+//!
+//! | source | destination | |
+//! |---|---|---|
+//! | anything | runs it | the first is dropped: a hypervisor lets a domain go on there only when it has given it up here, and one that takes it up again, since it did not hear how it ended, must not have the disk |
+//! | runs it, the migration has ended | off, or down | the second is dropped: it stayed |
+//! | off | off | both are dropped |
+//! | anything else | | both stay; when nobody who is heard has it, `restart always` revokes them |
+//!
 //! Each lease has a number of its own, and exports with names of their own. Dropping a lease removes its exports first, which cuts
 //! its server off for good: whatever is believed wrongly here costs a domain its disk, never a disk its domain's order. So a rule that
 //! drops must be careful, and one that adds must be strict.
@@ -49,6 +58,8 @@ pub struct Lease {
 pub enum Seen {
     /// Nothing that is newer than the lease, or its hypervisor is not heard.
     Unknown,
+    /// Its server is down.
+    Away,
     /// It does not have it, or has it shut off.
     Off,
     /// It has it; `moving` while a migration goes on there (also one that brings it), `ended` is the id of the last job that ended.
@@ -147,12 +158,12 @@ impl Leases {
             ([_, second], [here, there]) => {
                 let job = second.job.clone();
                 match (here, there) {
-                    // it arrived, and its source does not run it
-                    (Seen::Off, Seen::On { moving: false, .. }) => self.keep(1),
+                    // it arrived, whatever its source believes
+                    (_, Seen::On { moving: false, .. }) => self.keep(1),
                     // both say that nobody runs it
                     (Seen::Off, Seen::Off) => std::mem::take(&mut self.held),
                     // the migration has ended and it stayed: told by its outcome, or by an agent that was started anew
-                    (Seen::On { boot, moving: false, ended }, Seen::Off)
+                    (Seen::On { boot, moving: false, ended }, Seen::Off | Seen::Away)
                         if *ended == job || *boot != second.boot =>
                     {
                         self.keep(0)
@@ -253,11 +264,17 @@ mod tests {
         let at = |x: Seen, y: Seen| {
             move |s: &ServerName| if s.as_str() == "ferby" { x.clone() } else { y.clone() }
         };
+        let moving = || Seen::On { boot: Boot(1), moving: true, ended: None };
         for (x, y) in [
             (on(None), Seen::Off),
-            (Seen::Unknown, on(None)),
-            (on(None), on(None)),
+            (moving(), Seen::Off),
+            (moving(), moving()),
+            (Seen::Unknown, moving()),
+            (Seen::Away, moving()),
+            (Seen::Away, Seen::Off),
             (Seen::Off, Seen::Unknown),
+            (Seen::Off, Seen::Away),
+            (on(None), Seen::Away),
         ] {
             assert!(l.observe(at(x.clone(), y.clone())).is_empty(), "{x:?} {y:?} says too little");
         }
@@ -269,6 +286,22 @@ mod tests {
         let dropped = l.observe(at(Seen::Off, on(Some("j3"))));
         assert_eq!(dropped[0].grant.server, a, "it stayed on gerby, whose job has ended");
         assert_eq!(l.holder(), Some(&b));
+        l.lend((&b, Boot(1)), &a, "j4", Mono(9), grant(&a)).expect("lent back");
+        let dropped = l.observe(at(Seen::Away, on(Some("j4"))));
+        assert_eq!(dropped[0].grant.server, a, "it stayed, and its destination is down");
+    }
+
+    /// If this fails, a source that was cut off when a migration ended writes to the disk again when it is back.
+    #[test]
+    fn what_runs_at_the_destination_has_left_its_source() {
+        let (a, b) = (name(0), name(1));
+        for source in [Seen::Unknown, Seen::Away, on(None), on(Some("j1"))] {
+            let mut l = running(&a);
+            l.lend((&a, Boot(1)), &b, "j1", Mono(5), grant(&b)).expect("lent");
+            let dropped = l.observe(|s| if *s == a { source.clone() } else { on(None) });
+            assert_eq!(dropped[0].grant.server, a, "{source:?}");
+            assert_eq!((l.holder(), l.held[0].phase), (Some(&b), Phase::Held));
+        }
     }
 
     #[derive(Debug, Clone)]
@@ -284,7 +317,7 @@ mod tests {
         prop_oneof![
             (0usize..3).prop_map(Act::Start),
             (0usize..3, 0usize..3).prop_map(|(a, b)| Act::Lend(a, b)),
-            (0usize..4, 0usize..4).prop_map(|(a, b)| Act::Observe(a, b)),
+            (0usize..5, 0usize..5).prop_map(|(a, b)| Act::Observe(a, b)),
             (0usize..3).prop_map(Act::Failed),
             Just(Act::Revoke),
         ]
@@ -302,7 +335,7 @@ mod tests {
                     Act::Start(s) => { drop(l.start(&name(s), Boot(1), grant(&name(s)))); vec![] }
                     Act::Lend(a, b) => { drop(l.lend((&name(a), Boot(1)), &name(b), &format!("j{i}"), Mono(0), grant(&name(b)))); vec![] }
                     Act::Observe(x, y) => {
-                        let seen = |k: usize| [Seen::Unknown, Seen::Off, on(None), on(Some("j1"))][k].clone();
+                        let seen = |k: usize| [Seen::Unknown, Seen::Off, on(None), on(Some("j1")), Seen::Away][k].clone();
                         l.observe(|s| if *s == name(0) { seen(x) } else { seen(y) })
                     }
                     Act::Failed(s) => l.failed(&name(s)),

@@ -2,6 +2,10 @@
 //!
 //! If one of these fails, a machine loses what it wrote, or two servers run one disk.
 
+#[path = "configs/qemu/fence.rs"]
+mod fence;
+#[path = "configs/qemu/kills.rs"]
+mod kills;
 #[path = "configs/qemu/records.rs"]
 mod records;
 #[path = "configs/qemu/scene.rs"]

@@ -40,8 +40,9 @@ pub(super) struct Entry {
     pub(super) pending: Option<Box<Config>>,
     /// It is being removed.
     pub(super) removing: bool,
-    /// Its server was down, and no other could take it: tried again.
+    /// Its server was down, and no other could take it: tried again, not before `rest`.
     pub(super) restart: bool,
+    pub(super) rest: Mono,
     /// Copies that are being made of it.
     pub(super) copies: Vec<ConfigName>,
     pub(super) told: Mono,

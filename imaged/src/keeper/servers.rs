@@ -101,15 +101,23 @@ impl Keeper {
         self.fence(name);
     }
 
-    /// What a server's agent says of the domain of a config.
-    fn seen(&self, server: &ServerName, name: &ConfigName) -> Seen {
+    /// What the agent of a lease's server says of the domain of a config.
+    fn seen(&self, lease: &Lease, name: &ConfigName) -> Seen {
+        let server = &lease.grant.server;
+        if !self.view.link_up() {
+            return Seen::Unknown;
+        }
+        if self.is_down(server) {
+            return Seen::Away;
+        }
         let Some(known) = self.view.server(server.as_str()) else { return Seen::Unknown };
-        let away = !self.view.link_up() || self.view.reach(known, self.now.mono) == Reach::Down;
-        if away || known.beat.stale.is_some() {
+        if known.beat.stale.is_some() {
             return Seen::Unknown;
         }
         match self.domain_on(server, name) {
             None => Seen::Off,
+            // a copy that runs there under an older lease says nothing about this one
+            Some(d) if d.state.is_active() && !runs_by(d, lease.grant.epoch) => Seen::Unknown,
             Some(d) if !d.state.is_active() && d.state != DomainState::Incoming && d.job.is_none() => {
                 Seen::Off
             }
@@ -124,16 +132,16 @@ impl Keeper {
     fn observe(&mut self, name: &ConfigName) {
         let now = self.now.mono;
         let Some(entry) = self.configs.get(name) else { return };
-        let held: Vec<ServerName> = entry.leases.held.iter().map(|l| l.grant.server.clone()).collect();
+        let held = &entry.leases.held;
         let Some(first) = held.first() else { return };
         let off = self.seen(first, name) == Seen::Off;
         let off_since = off.then(|| entry.off_since.unwrap_or(now));
         let mut said: Vec<(ServerName, Seen)> =
-            held.iter().map(|server| (server.clone(), self.seen(server, name))).collect();
+            held.iter().map(|lease| (lease.grant.server.clone(), self.seen(lease, name))).collect();
         // that the destination does not have it either counts when it was said later
         if let ([_, to], Some(since)) = (&held[..], off_since)
             && said[1].1 == Seen::Off
-            && self.view.server(to.as_str()).is_none_or(|s| s.heard.mono < since.plus(SETTLE_MS))
+            && self.view.server(to.grant.server.as_str()).is_none_or(|s| s.heard.mono < since.plus(SETTLE_MS))
         {
             said[1].1 = Seen::Unknown;
         }
@@ -253,8 +261,12 @@ impl Keeper {
             self.look(&name);
             self.rescue(&name);
         }
-        let waiting: Vec<ConfigName> =
-            self.configs.iter().filter(|(_, e)| e.restart).map(|(name, _)| name.clone()).collect();
+        let waiting: Vec<ConfigName> = self
+            .configs
+            .iter()
+            .filter(|(_, e)| e.restart && e.rest <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in waiting {
             let done = self.start(None, &name, None).is_ok();
             let Some(entry) = self.configs.get_mut(&name) else { continue };
@@ -270,9 +282,10 @@ impl Keeper {
         let Some(entry) = self.configs.get(name) else { return };
         let always = entry.config.as_ref().is_some_and(|c| c.restart == Restart::Always);
         let Some(holder) = entry.leases.holder().cloned() else { return };
-        // the destination of a migration may run it: then its word counts
-        let all_down = entry.leases.held.iter().all(|l| self.is_down(&l.grant.server));
-        if !always || !all_down {
+        // the other end of a migration may run it: then its word counts
+        let said: Vec<Seen> = entry.leases.held.iter().map(|l| self.seen(l, name)).collect();
+        let lost = said.contains(&Seen::Away) && said.iter().all(|s| matches!(s, Seen::Away | Seen::Off));
+        if !always || !lost {
             return;
         }
         let Some(entry) = self.configs.get_mut(name) else { return };
@@ -295,6 +308,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Whether a domain runs by the lease with that number, as far as its server keeps it.
+pub(super) fn runs_by(domain: &Domain, epoch: u64) -> bool {
+    domain.settings.grant.as_deref().is_none_or(|g| g.epoch == epoch)
 }
 
 fn add_change(change: &DomainChange, names: &mut Vec<ConfigName>) {

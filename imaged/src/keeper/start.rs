@@ -4,6 +4,7 @@ use super::Keeper;
 use super::commands::absent;
 use super::entry::{Lending, Step, Work};
 use super::kept::Image;
+use super::servers::runs_by;
 use super::step::{Effect, Tag, Ticket};
 use xvm_model::config::{Address, GuestType};
 use xvm_model::lease::Phase;
@@ -14,6 +15,10 @@ use xvm_model::{
     JobKind, Mono, Order, Reach, Reply, Server, ServerName, Spec, Wall,
 };
 
+/// The ids of starts that nobody ordered begin so.
+const RESTART: &str = "restart.";
+/// One of those that failed is tried again after so long, in milliseconds.
+const REST_MS: u64 = 5_000;
 /// How long, by the agent's clock, a domain that an agent said it makes may be unseen before it is taken for failed, in milliseconds.
 const UNSEEN_MS: u64 = 3_000;
 /// How long after it has found a forwarder imaged may not have heard a server that is there, in milliseconds.
@@ -52,7 +57,7 @@ impl Keeper {
         entry.leases.start(&server, boot, make)?;
         let id: Box<str> = match ticket {
             Some(ticket) => ticket.id.clone(),
-            None => format!("restart.{name}.{}", entry.leases.epoch).into(),
+            None => format!("{RESTART}{name}.{}", entry.leases.epoch).into(),
         };
         let job = Job {
             id,
@@ -381,6 +386,9 @@ impl Keeper {
         let Some(work) = entry.work.take_if(|w| w.job.kind == JobKind::Start) else { return };
         let Some(server) = work.job.to.clone() else { return };
         drop(entry.leases.failed(&server));
+        if work.job.id.starts_with(RESTART) {
+            (entry.restart, entry.rest) = (true, self.now.mono.plus(REST_MS));
+        }
         self.export(name);
         let text = match failure.text.strip_prefix(&format!("cannot create {name}: ")) {
             Some(why) => why.to_owned(),
@@ -405,6 +413,7 @@ impl Keeper {
         let domain = self.domain_on(server, name);
         if let Some(domain) = domain
             && domain.state.is_active()
+            && runs_by(domain, entry.leases.epoch)
         {
             let server = server.clone();
             let Some(work) = self.configs.get_mut(name).and_then(|e| e.work.take()) else { return };
