@@ -1,34 +1,36 @@
-//! A volume group of LVM: `CONFIG-disk` and `CONFIG-swap`, those being made `CONFIG-disk.new`, removed ones `removed.CONFIG-disk`. A
-//! config's name holds no dot, so none of these is another config's. All have the tag `xvm`; others of the group are left alone.
+//! A volume group of LVM, or a thin pool in one. What is in it and not ours is left alone: ours have the tag `xvm` and names as in
+//! `names`.
 //!
-//! In a thin pool a copy is a snapshot, made in a moment; without one it is as long as its volume. A volume that takes another's place
-//! does so by two renames; [`Store::list`] ends what a crash left between them.
+//! | file | what |
+//! |---|---|
+//! | `names` | what logical volumes are called |
+//! | `tools` | LVM's tools and their reports |
+//! | `blocks` | zeros and copies |
+//!
+//! In a thin pool a copy is a snapshot, made in a moment, and new blocks read as zeros. Without one a volume is made zero first, for
+//! what a former user of its blocks wrote is not the next one's to read, and a copy takes as long as its bytes.
+//!
+//! LVM changes one volume at a time. So who has a disk is whole or removed, whatever swap there is: the disk is the last that gets the
+//! real name, and the first that loses it. [`Store::list`], which imaged begins with, ends what a crash left half done.
 
+mod blocks;
 mod names;
+mod tools;
 
 use super::{Listing, Store, StoreError, Volume};
 use async_trait::async_trait;
-use names::{Lv, Role, lv_name, parse_lvs};
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
-use tokio::process::Command;
+use names::{Role, fits, lv_name};
+use std::path::{Path, PathBuf};
+use tools::{Contents, Lv, TAG, Tools, dirty_tag};
 use xvm_model::{ConfigName, images::StoreRoom};
 
-/// How long a command on metadata may take; LVM waits for its own lock.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long it may take to write a whole volume.
-const LONG: Duration = Duration::from_secs(3600);
-
-const TAG: &str = "xvm";
+/// A pool that is fuller takes no new volumes: what writes to those that there are needs the rest.
+const FULL: f64 = 0.97;
 
 /// See the file's head.
 #[derive(Debug, Clone)]
 pub struct LvmStore {
-    group: String,
+    tools: Tools,
     pool: Option<String>,
 }
 
@@ -45,123 +47,158 @@ impl LvmStore {
             let why = "it must be GROUP or GROUP/POOL".into();
             return Err(StoreError::Failed { doing: format!("open the volume group {place:?}"), why });
         }
-        Ok(LvmStore { group: group.into(), pool: pool.map(Into::into) })
-    }
-
-    fn full(&self, name: &str) -> String {
-        format!("{}/{name}", self.group)
+        Ok(LvmStore { tools: Tools { group: group.into() }, pool: pool.map(Into::into) })
     }
 
     fn device(&self, role: Role, config: &ConfigName, volume: Volume) -> PathBuf {
-        Path::new("/dev").join(&self.group).join(lv_name(role, config, volume))
+        Path::new("/dev").join(&self.tools.group).join(lv_name(role, config, volume))
     }
 
-    /// Runs a command; its standard output.
-    async fn run(
+    /// Those of one config that have a role, the disk first.
+    async fn of(&self, doing: &str, config: &ConfigName, role: Role) -> Result<Vec<Lv>, StoreError> {
+        let mut found = self.tools.contents(doing).await?.ours;
+        found.retain(|lv| lv.config == *config && lv.role == role);
+        found.sort_by_key(|lv| lv.volume);
+        Ok(found)
+    }
+
+    async fn one(
         &self,
         doing: &str,
-        limit: Duration,
-        program: &str,
-        args: &[&str],
-    ) -> Result<String, StoreError> {
-        let failed = |why: String| StoreError::Failed { doing: doing.into(), why };
-        let mut command = Command::new(program);
-        command.args(args).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
-        let out = tokio::time::timeout(limit, command.output())
-            .await
-            .map_err(|_| failed(format!("{program} did not end within {} s", limit.as_secs())))?
-            .map_err(|e| failed(format!("cannot run {program}: {e}")))?;
-        if out.status.success() {
-            return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
-        }
-        let text = String::from_utf8_lossy(&out.stderr);
-        if ["insufficient free", "not enough free", "No space left", "free extents"]
-            .iter()
-            .any(|w| text.contains(w))
-        {
-            return Err(StoreError::NoSpace { doing: doing.into(), place: self.group.clone() });
-        }
-        let why = text.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("Run `"));
-        Err(failed(format!("{program}: {}", why.unwrap_or(&out.status.to_string()))))
-    }
-
-    async fn all(&self, doing: &str) -> Result<Vec<Lv>, StoreError> {
-        let select = format!("lv_tags=\"{TAG}\"");
-        let args = [
-            "--noheadings",
-            "--nosuffix",
-            "--units",
-            "b",
-            "-o",
-            "lv_name,lv_size",
-            "-S",
-            &select,
-            &self.group,
-        ];
-        Ok(parse_lvs(&self.run(doing, LIMIT, "lvs", &args).await?))
-    }
-
-    /// Those of one config.
-    async fn of(&self, doing: &str, config: &ConfigName, role: Role) -> Result<Vec<Lv>, StoreError> {
-        let mut all = self.all(doing).await?;
-        all.retain(|lv| lv.config == *config && lv.role == role);
-        Ok(all)
-    }
-
-    async fn lvremove(&self, doing: &str, lv: &Lv) -> Result<(), StoreError> {
-        let name = self.full(&lv_name(lv.role, &lv.config, lv.volume));
-        self.run(doing, LIMIT, "lvremove", &["--yes", "--quiet", &name]).await.map(drop)
-    }
-
-    async fn lvrename(&self, doing: &str, lv: &Lv, role: Role) -> Result<(), StoreError> {
-        let (from, to) = (lv_name(lv.role, &lv.config, lv.volume), lv_name(role, &lv.config, lv.volume));
-        self.run(doing, LIMIT, "lvrename", &["--quiet", &self.group, &from, &to]).await.map(drop)
+        config: &ConfigName,
+        role: Role,
+        volume: Volume,
+    ) -> Result<Option<Lv>, StoreError> {
+        Ok(self.of(doing, config, role).await?.into_iter().find(|lv| lv.volume == volume))
     }
 
     async fn drop_all(&self, doing: &str, config: &ConfigName, role: Role) -> Result<(), StoreError> {
         for lv in self.of(doing, config, role).await? {
-            self.lvremove(doing, &lv).await?;
+            self.tools.remove(doing, &lv).await?;
         }
         Ok(())
     }
 
-    /// An empty logical volume in the build area. Its content is not that of a former one only in a thin pool.
+    /// Makes one in the build area; `place` are the words that say how large, where and of what.
     async fn make(
+        &self,
+        doing: &str,
+        config: &ConfigName,
+        volume: Volume,
+        place: &[&str],
+    ) -> Result<PathBuf, StoreError> {
+        fits(&self.tools.group, config)
+            .map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
+        let contents = self.tools.contents(doing).await?;
+        if let Some(lv) = find(&contents, config, Role::New, volume) {
+            self.tools.remove(doing, lv).await?;
+        }
+        // a name that somebody else uses would be in the way only when all the work is done
+        for role in [Role::Whole, Role::New, Role::Old, Role::Removed] {
+            let name = lv_name(role, config, volume);
+            if contents.others.contains(&name) {
+                let what = format!("a logical volume {} that is not xvm's", self.tools.full(&name));
+                return Err(StoreError::Exists { doing: doing.into(), what });
+            }
+        }
+        if let Some(pool) = &self.pool
+            && self.tools.pool(doing, pool).await?.full > FULL
+        {
+            return Err(StoreError::NoSpace {
+                doing: doing.into(),
+                place: format!("the thin pool {}", self.tools.full(pool)),
+            });
+        }
+        let name = lv_name(Role::New, config, volume);
+        let common = ["--yes", "--quiet", "--addtag", TAG, "--name", &name];
+        self.tools.run(doing, "lvcreate", &[&common[..], place].concat()).await?;
+        Ok(self.device(Role::New, config, volume))
+    }
+
+    async fn make_empty(
         &self,
         doing: &str,
         config: &ConfigName,
         volume: Volume,
         bytes: u64,
     ) -> Result<PathBuf, StoreError> {
-        for lv in self.of(doing, config, Role::New).await?.iter().filter(|lv| lv.volume == volume) {
-            self.lvremove(doing, lv).await?;
-        }
-        let (name, size) = (lv_name(Role::New, config, volume), format!("{bytes}b"));
-        let common = ["--yes", "--quiet", "--wipesignatures", "y", "--addtag", TAG, "--name", &name];
-        let place: Vec<&str> = match &self.pool {
-            Some(pool) => vec!["--virtualsize", &size, "--thinpool", pool, &self.group],
-            None => vec!["--size", &size, &self.group],
-        };
-        self.run(doing, LIMIT, "lvcreate", &[&common[..], &place].concat()).await?;
-        Ok(self.device(Role::New, config, volume))
-    }
-
-    /// Ends what a crash left between two renames, and what has no disk to belong to.
-    async fn heal(&self, doing: &str) -> Result<Vec<Lv>, StoreError> {
-        let all = self.all(doing).await?;
-        let is = |lv: &Lv, role, volume| lv.role == role && lv.volume == volume;
-        let has = |c: &ConfigName, role, volume| all.iter().any(|lv| lv.config == *c && is(lv, role, volume));
-        let mut healed = false;
-        for lv in all.iter().filter(|lv| lv.role == Role::Old) {
-            healed = true;
-            if has(&lv.config, Role::Whole, lv.volume) {
-                self.lvremove(doing, lv).await?;
-            } else {
-                self.lvrename(doing, lv, Role::Whole).await?;
+        let (size, group) = (format!("{bytes}b"), &self.tools.group);
+        match &self.pool {
+            Some(pool) => {
+                let place = ["--type", "thin", "--virtualsize", &size, "--thinpool", pool, group];
+                self.make(doing, config, volume, &place).await
+            }
+            // what was there before is dealt with by who asked
+            None => {
+                let place =
+                    ["--type", "linear", "--zero", "n", "--wipesignatures", "n", "--size", &size, group];
+                self.make(doing, config, volume, &place).await
             }
         }
-        if healed { self.all(doing).await } else { Ok(all) }
     }
+
+    /// Ends what a crash left half done.
+    async fn heal(&self, doing: &str) -> Result<Vec<Lv>, StoreError> {
+        if let Some(pool) = &self.pool
+            && !self.tools.pool(doing, pool).await?.zero
+        {
+            let full = self.tools.full(pool);
+            let why = format!(
+                "new blocks of the thin pool {full} show what a former user of them wrote; `lvchange --zero y {full}` ends that"
+            );
+            return Err(StoreError::Failed { doing: doing.into(), why });
+        }
+        let contents = self.tools.contents(doing).await?;
+        let has = |lv: &Lv, role, volume| find(&contents, &lv.config, role, volume).is_some();
+        for lv in &contents.ours {
+            match (lv.role, lv.volume) {
+                // another has its place, or was to get it
+                (Role::Old, volume) if has(lv, Role::Whole, volume) => self.tools.remove(doing, lv).await?,
+                (Role::Old, _) => self.tools.turn(doing, lv, Role::Whole).await?,
+                // its config was being purged
+                (Role::Removed, Volume::Swap) if !has(lv, Role::Removed, Volume::Disk) => {
+                    self.tools.remove(doing, lv).await?;
+                }
+                // its config was being removed, or restored
+                (Role::Whole, Volume::Swap)
+                    if !has(lv, Role::Whole, Volume::Disk)
+                        && has(lv, Role::Removed, Volume::Disk)
+                        && !has(lv, Role::Removed, Volume::Swap) =>
+                {
+                    self.tools.turn(doing, lv, Role::Removed).await?;
+                }
+                _ => {}
+            }
+        }
+        let ours = self.tools.contents(doing).await?.ours;
+        for lv in ours.iter().filter(|lv| lv.role == Role::Whole) {
+            if !lv.active {
+                self.tools.change(doing, lv, "--activate", "y").await?;
+            }
+            self.clean(doing, lv).await?;
+        }
+        Ok(ours)
+    }
+
+    /// Makes zero what a volume has grown by.
+    async fn clean(&self, doing: &str, lv: &Lv) -> Result<(), StoreError> {
+        let Some(from) = lv.dirty else { return Ok(()) };
+        let device = self.device(lv.role, &lv.config, lv.volume);
+        blocks::zero(device, from, lv.bytes).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
+        self.tools.change(doing, lv, "--deltag", &dirty_tag(from)).await
+    }
+
+    fn place(&self) -> &Path {
+        Path::new(&self.tools.group)
+    }
+}
+
+fn find<'a>(contents: &'a Contents, config: &ConfigName, role: Role, volume: Volume) -> Option<&'a Lv> {
+    contents.ours.iter().find(|lv| lv.config == *config && lv.role == role && lv.volume == volume)
+}
+
+fn missing(doing: String, what: impl Into<String>) -> StoreError {
+    StoreError::Missing { doing, what: what.into() }
 }
 
 #[async_trait]
@@ -171,86 +208,74 @@ impl Store for LvmStore {
     }
 
     async fn room(&self) -> Result<StoreRoom, StoreError> {
-        let doing = format!("ask for the room in {}", self.group);
-        let common = ["--noheadings", "--nosuffix", "--units", "m", "-o"];
-        let (program, columns, what) = match &self.pool {
-            Some(pool) => ("lvs", "lv_size,data_percent", self.full(pool)),
-            None => ("vgs", "vg_size,vg_free", self.group.clone()),
+        let doing = format!("ask for the room in {}", self.tools.group);
+        let (total, free) = match &self.pool {
+            None => self.tools.group_room(&doing).await?,
+            Some(pool) => {
+                let pool = self.tools.pool(&doing, pool).await?;
+                #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                // a share of it, 0 to 1
+                let free = (pool.bytes as f64 * (1.0 - pool.used)) as u64;
+                (pool.bytes, free)
+            }
         };
-        let text = self.run(&doing, LIMIT, program, &[&common[..], &[columns, &what]].concat()).await?;
-        let numbers: Vec<f64> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-        let [total, second] = numbers[..] else {
-            return Err(StoreError::Failed { doing, why: format!("{program} says {:?}", text.trim()) });
-        };
-        let free = if self.pool.is_some() { total * (1.0 - second / 100.0) } else { second };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // MiB, not negative; saturates
-        let mib = |n: f64| n.max(0.0) as u64;
-        Ok(StoreRoom { kind: "lvm".into(), total: mib(total), free: mib(free) })
+        Ok(StoreRoom { kind: "lvm".into(), total: total >> 20, free: free >> 20 })
     }
 
     async fn create(&self, config: &ConfigName, volume: Volume, bytes: u64) -> Result<PathBuf, StoreError> {
         let doing = format!("make the {volume} of {config}");
-        let device = self.make(&doing, config, volume, bytes).await?;
+        let device = self.make_empty(&doing, config, volume, bytes).await?;
         if self.pool.is_none() {
-            // what a former user of these blocks wrote is not the next one's to read
-            let path = device.to_string_lossy();
-            self.run(&doing, LONG, "blkdiscard", &["--zeroout", &path]).await?;
+            // the last extent may be larger than what was asked for
+            let lv = self.one(&doing, config, Role::New, volume).await?;
+            let bytes = lv.map_or(bytes, |lv| lv.bytes);
+            blocks::zero(device.clone(), 0, bytes).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
         }
         Ok(device)
     }
 
     async fn copy(&self, from: &ConfigName, to: &ConfigName, volume: Volume) -> Result<PathBuf, StoreError> {
         let doing = format!("copy the {volume} of {from} for {to}");
-        let Some(source) =
-            self.of(&doing, from, Role::Whole).await?.into_iter().find(|lv| lv.volume == volume)
-        else {
-            return Err(StoreError::Missing { doing, what: format!("{volume} of {from}") });
-        };
-        if self.pool.is_none() {
-            let device = self.make(&doing, to, volume, source.bytes).await?;
-            let ends = (self.path(from, volume), &device);
-            let (input, output) = (format!("if={}", ends.0.display()), format!("of={}", ends.1.display()));
-            self.run(&doing, LONG, "dd", &[&input, &output, "bs=4M", "conv=fsync", "status=none"]).await?;
-            return Ok(device);
+        let source = self.one(&doing, from, Role::Whole, volume).await?;
+        let source = source.ok_or_else(|| missing(doing.clone(), format!("{volume} of {from}")))?;
+        if self.pool.is_some() && source.pool == self.pool {
+            let origin = self.tools.full(&source.name());
+            let place = ["--snapshot", "--setactivationskip", "n", &origin];
+            return self.make(&doing, to, volume, &place).await;
         }
-        for lv in self.of(&doing, to, Role::New).await?.iter().filter(|lv| lv.volume == volume) {
-            self.lvremove(&doing, lv).await?;
+        let device = self.make_empty(&doing, to, volume, source.bytes).await?;
+        let copied = blocks::copy(self.path(from, volume), device.clone(), source.bytes).await;
+        if let Err(e) = copied {
+            // half a copy goes at once, as in a directory
+            self.discard(to).await.ok();
+            return Err(StoreError::of(doing, self.place(), &e));
         }
-        let (name, origin) = (lv_name(Role::New, to, volume), self.full(&lv_name(Role::Whole, from, volume)));
-        let args = [
-            "--yes",
-            "--quiet",
-            "--snapshot",
-            "--setactivationskip",
-            "n",
-            "--addtag",
-            TAG,
-            "--name",
-            &name,
-            &origin,
-        ];
-        self.run(&doing, LIMIT, "lvcreate", &args).await?;
-        Ok(self.device(Role::New, to, volume))
+        Ok(device)
     }
 
     async fn commit(&self, config: &ConfigName) -> Result<(), StoreError> {
         let doing = format!("put the new volumes of {config} in their place");
-        let mut made = self.of(&doing, config, Role::New).await?;
-        // the disk last: who has a disk is whole
-        made.sort_by_key(|lv| std::cmp::Reverse(lv.volume));
+        let made = self.of(&doing, config, Role::New).await?;
+        if made.is_empty() {
+            return Err(missing(doing, "such volume"));
+        }
         let there = self.of(&doing, config, Role::Whole).await?;
-        for lv in made {
+        self.drop_all(&doing, config, Role::Old).await?;
+        for lv in made.iter().rev() {
             let device = self.device(Role::New, config, lv.volume);
-            let synced = tokio::task::spawn_blocking(move || std::fs::File::open(device)?.sync_all()).await;
-            let failed = |why: String| StoreError::Failed { doing: doing.clone(), why };
-            synced.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+            let synced = tokio::task::spawn_blocking(move || std::fs::File::open(device)?.sync_all());
+            let synced = synced.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            synced.map_err(|e| StoreError::of(doing.as_str(), self.place(), &e))?;
             let old = there.iter().find(|old| old.volume == lv.volume);
             if let Some(old) = old {
-                self.lvrename(&doing, old, Role::Old).await?;
+                self.tools.turn(&doing, old, Role::Old).await?;
             }
-            self.lvrename(&doing, &lv, Role::Whole).await?;
+            self.tools.turn(&doing, lv, Role::Whole).await?;
             if let Some(old) = old {
-                self.lvremove(&doing, &Lv { role: Role::Old, ..old.clone() }).await?;
+                // the new one has its place: what is left of the old one is no failure, and goes by the next time
+                if let Err(error) = self.tools.remove(&doing, &Lv { role: Role::Old, ..old.clone() }).await {
+                    tracing::warn!(%config, %error, "a volume that was replaced is left");
+                }
             }
         }
         Ok(())
@@ -265,40 +290,47 @@ impl Store for LvmStore {
     }
 
     async fn size(&self, config: &ConfigName, volume: Volume) -> Result<Option<u64>, StoreError> {
-        let all = self.of(&format!("look at the {volume} of {config}"), config, Role::Whole).await?;
-        Ok(all.iter().find(|lv| lv.volume == volume).map(|lv| lv.bytes))
+        let doing = format!("look at the {volume} of {config}");
+        Ok(self.one(&doing, config, Role::Whole, volume).await?.map(|lv| lv.bytes))
     }
 
     async fn grow(&self, config: &ConfigName, volume: Volume, bytes: u64) -> Result<(), StoreError> {
         let doing = format!("make the {volume} of {config} larger");
-        match self.size(config, volume).await? {
-            None => Err(StoreError::Missing { doing, what: "such volume".into() }),
-            Some(has) if has >= bytes => Ok(()),
-            Some(_) => {
-                let (size, name) = (format!("{bytes}b"), self.full(&lv_name(Role::Whole, config, volume)));
-                self.run(&doing, LIMIT, "lvextend", &["--quiet", "--size", &size, &name]).await.map(drop)
-            }
+        let lv = self.one(&doing, config, Role::Whole, volume).await?;
+        let lv = lv.ok_or_else(|| missing(doing.clone(), "such volume"))?;
+        self.clean(&doing, &lv).await?;
+        if lv.bytes >= bytes {
+            return Ok(());
         }
+        let dirty = lv.pool.is_none();
+        if dirty {
+            self.tools.change(&doing, &lv, "--addtag", &dirty_tag(lv.bytes)).await?;
+        }
+        let (size, name) = (format!("{bytes}b"), self.tools.full(&lv.name()));
+        let grown = self.tools.run(&doing, "lvextend", &["--yes", "--quiet", "--size", &size, &name]).await;
+        if dirty && let Some(lv) = self.one(&doing, config, Role::Whole, volume).await? {
+            self.clean(&doing, &lv).await?;
+        }
+        grown.map(drop)
     }
 
     async fn drop_volume(&self, config: &ConfigName, volume: Volume) -> Result<(), StoreError> {
         let doing = format!("remove the {volume} of {config}");
-        for lv in self.of(&doing, config, Role::Whole).await?.iter().filter(|lv| lv.volume == volume) {
-            self.lvremove(&doing, lv).await?;
+        match self.one(&doing, config, Role::Whole, volume).await? {
+            Some(lv) => self.tools.remove(&doing, &lv).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn remove(&self, config: &ConfigName) -> Result<(), StoreError> {
         let doing = format!("remove the volumes of {config}");
-        let mut whole = self.of(&doing, config, Role::Whole).await?;
+        let whole = self.of(&doing, config, Role::Whole).await?;
         if whole.is_empty() {
-            return Err(StoreError::Missing { doing, what: "such volume".into() });
+            return Err(missing(doing, "such volume"));
         }
         self.drop_all(&doing, config, Role::Removed).await?;
-        whole.sort_by_key(|lv| lv.volume);
         for lv in whole {
-            self.lvrename(&doing, &lv, Role::Removed).await?;
+            self.tools.turn(&doing, &lv, Role::Removed).await?;
         }
         Ok(())
     }
@@ -308,13 +340,12 @@ impl Store for LvmStore {
         if !self.of(&doing, config, Role::Whole).await?.is_empty() {
             return Err(StoreError::Exists { doing, what: "a config with volumes of that name".into() });
         }
-        let mut removed = self.of(&doing, config, Role::Removed).await?;
+        let removed = self.of(&doing, config, Role::Removed).await?;
         if removed.is_empty() {
-            return Err(StoreError::Missing { doing, what: "such volume".into() });
+            return Err(missing(doing, "such volume"));
         }
-        removed.sort_by_key(|lv| std::cmp::Reverse(lv.volume));
-        for lv in removed {
-            self.lvrename(&doing, &lv, Role::Whole).await?;
+        for lv in removed.iter().rev() {
+            self.tools.turn(&doing, lv, Role::Whole).await?;
         }
         Ok(())
     }
@@ -324,7 +355,7 @@ impl Store for LvmStore {
     }
 
     async fn list(&self) -> Result<Listing, StoreError> {
-        let all = self.heal(&format!("list the volume group {}", self.group)).await?;
+        let all = self.heal(&format!("list the volume group {}", self.tools.group)).await?;
         let names = |role| {
             let mut names: Vec<ConfigName> =
                 all.iter().filter(|lv| lv.role == role).map(|lv| lv.config.clone()).collect();
