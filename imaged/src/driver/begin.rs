@@ -65,6 +65,10 @@ impl Driver {
         let defaults = Config::new(uuid::Uuid::nil());
         let known: Vec<ConfigName> = kept.configs.keys().cloned().collect();
         let keeper = Keeper::new(keeper_site, defaults, kept, Receipts::new(boot), now);
+        // before the first build: files of one that goes on are not named yet
+        if let Err(error) = image::keep_only(&paths.boot, &keeper.boot_files()) {
+            tracing::warn!(%error, "kernels that no image needs are not removed");
+        }
         let (ends, ended) = mpsc::channel(ENDS);
         let works = Works::new(store.clone(), paths.clone(), site, dir.path(), flags.configs(), ends.clone());
         let mut driver = Driver {

@@ -130,7 +130,7 @@ impl Store for DirStore {
         let name = config.clone();
         self.run(format!("make the {volume} of {config}"), move |s| {
             let path = s.place(&name, volume)?;
-            fs::File::create_new(&path)?.set_len(bytes)?;
+            sparse::create(&path)?.set_len(bytes)?;
             Ok(path)
         })
         .await

@@ -87,8 +87,7 @@ impl LvmStore {
         volume: Volume,
         place: &[&str],
     ) -> Result<PathBuf, StoreError> {
-        fits(&self.tools.group, config)
-            .map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
+        fits(&self.tools.group, config).map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
         let contents = self.tools.contents(doing).await?;
         if let Some(lv) = find(&contents, config, Role::New, volume) {
             self.tools.remove(doing, lv).await?;
@@ -213,7 +212,11 @@ impl Store for LvmStore {
             None => self.tools.group_room(&doing).await?,
             Some(pool) => {
                 let pool = self.tools.pool(&doing, pool).await?;
-                #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                #[allow(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss
+                )]
                 // a share of it, 0 to 1
                 let free = (pool.bytes as f64 * (1.0 - pool.used)) as u64;
                 (pool.bytes, free)
@@ -229,7 +232,9 @@ impl Store for LvmStore {
             // the last extent may be larger than what was asked for
             let lv = self.one(&doing, config, Role::New, volume).await?;
             let bytes = lv.map_or(bytes, |lv| lv.bytes);
-            blocks::zero(device.clone(), 0, bytes).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
+            blocks::zero(device.clone(), 0, bytes)
+                .await
+                .map_err(|e| StoreError::of(doing, self.place(), &e))?;
         }
         Ok(device)
     }

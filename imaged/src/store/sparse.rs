@@ -2,8 +2,9 @@
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -16,10 +17,15 @@ pub enum How {
     Copied(u64),
 }
 
+/// A new empty file for a volume: nobody but its owner may look into a guest's disk.
+pub fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Copies a file to a new one of the same length.
 pub fn copy(from: &Path, to: &Path) -> io::Result<How> {
     let source = File::open(from)?;
-    let target = File::create_new(to)?;
+    let target = create(to)?;
     if ioctl_ficlone(&target, &source).is_ok() {
         return Ok(How::Shared);
     }

@@ -19,15 +19,7 @@ run "$1" '--skip a_full_store --skip stores_are_known --skip in_a_machine'
 /// If this fails, see the test in its output: it ran in the machine.
 #[test]
 fn in_a_machine_that_has_device_mapper() {
-    let needs = [
-        "qemu-system-x86_64",
-        "lvs",
-        "thin_check",
-        "busybox",
-        "depmod",
-        "cpio",
-        "mke2fs",
-    ];
+    let needs = ["qemu-system-x86_64", "lvs", "thin_check", "busybox", "depmod", "cpio", "mke2fs"];
     let mut missing: Vec<&str> = needs.into_iter().filter(|tool| !there(tool)).collect();
     if !nix::unistd::geteuid().is_root() {
         missing.push("root");

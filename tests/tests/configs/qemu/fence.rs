@@ -1,7 +1,7 @@
 //! A server that is cut off and whose agent is frozen: its machine is started elsewhere, and when it is back it changes nothing on the
 //! disk any more. The same in each moment of a migration, at both ends.
 
-use crate::scene::{cluster, no_errors, records, sound, took, told, volume, writes};
+use crate::scene::{cluster, no_errors, records, sound, told, took, volume, writes};
 use crate::stage::{exported, exports_agree, leases, make, start};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
