@@ -71,6 +71,9 @@ impl Cage {
         let failed = |e: io::Error| Trouble::Failed(format!("cannot run {name}: {e}"));
         let (source, write) = io::pipe().map_err(failed)?;
         let mut output = pipe::Receiver::from_owned_fd(source.into()).map_err(failed)?;
+        if let Some(log) = &self.log {
+            log.line(&tool.line());
+        }
         let (limit, good) = (tool.limit, tool.good);
         let mut child = nursery::spawn(self.command(tool, write).map_err(failed)?).await.map_err(failed)?;
 

@@ -48,6 +48,12 @@ impl Tool {
         Tool { program, args: Vec::new(), env: Vec::new(), limit: Duration::from_secs(600), good: &[0] }
     }
 
+    /// What a log says of it: `$ PROGRAM ARGUMENTS`.
+    pub(super) fn line(&self) -> String {
+        let args = self.args.iter().map(|a| a.to_string_lossy());
+        std::iter::once("$".into()).chain([self.program.into()]).chain(args).collect::<Vec<_>>().join(" ")
+    }
+
     /// One more argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Tool {
         self.args.push(arg.into());
