@@ -28,7 +28,9 @@ impl Driver {
         publisher: Publisher,
     ) -> anyhow::Result<Driver> {
         let (paths, site) = (flags.paths(), flags.site());
-        let place = flags.place()?;
+        let mut place = flags.place()?;
+        // the processes that export are known by this path: it must be the same in each life, however it is written
+        place.run = std::fs::canonicalize(dir.path()).context("cannot find the state directory")?.join("run");
         let swept = {
             let paths = paths.clone();
             tokio::task::spawn_blocking(move || image::sweep(&paths))
