@@ -41,7 +41,9 @@ fn a_guest_outlives_who_serves_its_disk() {
         kill_exporter(&cluster, "small-6");
         wait_for("records after it", || told(&cluster, "ferby", "small-6", 1).filter(|n| *n > before + 8));
         let took = begin.elapsed().as_secs_f64();
-        xvm_tests::say(&format!("exporter killed, round {round}: nine to sixteen records more after {took:.2} s"));
+        xvm_tests::say(&format!(
+            "exporter killed, round {round}: nine to sixteen records more after {took:.2} s"
+        ));
         exports_agree(&t, "small-6");
     }
 
