@@ -118,6 +118,17 @@ impl Lab {
         String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
     }
 
+    /// Empties these consoles on all hosts; while the domain is off.
+    #[track_caller]
+    pub fn forget_consoles(&self, name: &str) {
+        for host in &self.hosts {
+            let file = self.dir.join(format!("hosts/{host}/log/qemu/{name}.console"));
+            if file.exists() {
+                std::fs::write(file, "").expect("the lab is ours");
+            }
+        }
+    }
+
     /// The program that fetches the kernel which tiny systems boot here; gives its folder.
     #[track_caller]
     pub fn kernel() -> PathBuf {

@@ -7,8 +7,8 @@ use xvm_model::config::Restart;
 use xvm_model::lease::{Lease, Phase, Seen};
 use xvm_model::outbox::Addressee;
 use xvm_model::{
-    Body, ConfigName, Domain, DomainChange, DomainCommand, DomainState, Envelope, JobKind, News, Order,
-    Reach, Sender, ServerName, Topic,
+    Body, Code, ConfigName, Domain, DomainChange, DomainCommand, DomainState, Envelope, Failure, JobKind,
+    News, Order, Reach, Sender, ServerName, Topic,
 };
 
 /// The destination's word counts when it was said so long after the source's that it does not run the domain, in milliseconds: the
@@ -259,6 +259,7 @@ impl Keeper {
             .collect();
         for name in names {
             self.look(&name);
+            self.give_up_lending(&name);
             self.rescue(&name);
         }
         let waiting: Vec<ConfigName> = self
@@ -277,6 +278,22 @@ impl Keeper {
         self.fenced.retain(|_, at| now.since(*at) < FENCE_MS);
     }
 
+    /// Whether a server says that a migration took the domain away, and that it cannot tell yet how that ended.
+    fn has_left(&self, server: &ServerName, name: &ConfigName) -> bool {
+        self.domain_on(server, name).is_some_and(|d| {
+            let migrates = d.job.as_ref().is_some_and(|j| j.kind == JobKind::Migrate);
+            migrates && !d.state.is_active() && d.state != DomainState::Incoming
+        })
+    }
+
+    /// A destination that is down before it is ready for a migration does not get ready.
+    fn give_up_lending(&mut self, name: &ConfigName) {
+        let lending = self.configs.get(name).and_then(|e| e.lending.as_ref());
+        if let Some(to) = lending.map(|l| l.to.clone()).filter(|to| self.is_down(to)) {
+            self.lend_failed(name, Failure::new(Code::HostDown, format!("{to} is down")));
+        }
+    }
+
     /// `restart always`: the lease of a server that is down is taken back, then it is started elsewhere.
     fn rescue(&mut self, name: &ConfigName) {
         let Some(entry) = self.configs.get(name) else { return };
@@ -284,7 +301,12 @@ impl Keeper {
         let Some(holder) = entry.leases.holder().cloned() else { return };
         // the other end of a migration may run it: then its word counts
         let said: Vec<Seen> = entry.leases.held.iter().map(|l| self.seen(l, name)).collect();
-        let lost = said.contains(&Seen::Away) && said.iter().all(|s| matches!(s, Seen::Away | Seen::Off));
+        let nobody = |(lease, seen): (&Lease, &Seen)| match seen {
+            Seen::Away | Seen::Off => true,
+            Seen::Unknown => false,
+            Seen::On { .. } => self.has_left(&lease.grant.server, name),
+        };
+        let lost = said.contains(&Seen::Away) && entry.leases.held.iter().zip(&said).all(nobody);
         if !always || !lost {
             return;
         }
@@ -294,10 +316,7 @@ impl Keeper {
         tracing::warn!(%name, server = %holder, leases = dropped.len(), "its server is down: its disk is taken away");
         self.dirty = true;
         if let Some(work) = work {
-            let failure = xvm_model::Failure::new(
-                xvm_model::Code::HostDown,
-                format!("cannot start {name}: {holder} is down"),
-            );
+            let failure = Failure::new(Code::HostDown, format!("cannot start {name}: {holder} is down"));
             self.end(name, work, Err(failure));
         }
         self.given_back(name, &dropped);

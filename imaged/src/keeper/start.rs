@@ -496,7 +496,7 @@ impl Keeper {
     }
 
     /// The destination cannot have it: the second lease goes, and whoever asked for it is told.
-    fn lend_failed(&mut self, name: &ConfigName, failure: Failure) {
+    pub(super) fn lend_failed(&mut self, name: &ConfigName, failure: Failure) {
         let Some(entry) = self.configs.get_mut(name) else { return };
         let Some(lending) = entry.lending.take() else { return };
         entry.leases.held.retain(|l| l.grant.epoch != lending.epoch);

@@ -16,6 +16,7 @@ use xvm_model::{
 
 impl Agent {
     pub(super) fn create(&mut self, ticket: Ticket, name: &DomainName, mut spec: Spec) {
+        self.supersede(name, &spec);
         if let Err(failure) = self.check_create(name, &spec) {
             return self.refuse(&ticket, About::Domain(name), failure);
         }
@@ -39,6 +40,25 @@ impl Agent {
             run.job.phase = "begin".into();
         }
         self.publish_domain(name);
+    }
+
+    /// A migration from here whose destination does not answer would be asked about without end. An order by a newer lease tells that
+    /// imaged knows how it ended: the destination has lost its disk, whatever became of the domain there.
+    fn supersede(&mut self, name: &DomainName, spec: &Spec) {
+        if self.records.get(name).is_some_and(|d| d.state.is_active()) {
+            return;
+        }
+        let Some(run) = self.works.get(name).and_then(|w| w.job.as_ref()) else { return };
+        let newer = run.held.settings.grant.as_ref().is_some_and(|old| {
+            old.config == spec.grant.config && old.epoch < spec.grant.epoch && run.held.uuid == spec.uuid
+        });
+        if !newer || !matches!(&run.stage, Stage::Locating(l) if l.is_off_here()) {
+            return;
+        }
+        let to = run.job.to.as_ref().map_or("another server", |to| to.as_str());
+        let why =
+            format!("cannot tell whether {name} came to {to}, which does not answer: it is started anew");
+        self.end_job(name, Err(Failure::new(Code::Io, why)));
     }
 
     fn check_create(&self, name: &DomainName, spec: &Spec) -> Result<(), Failure> {

@@ -94,6 +94,11 @@ impl Locating {
         domain
     }
 
+    /// Whether this hypervisor said, after the call, that it does not run it.
+    pub(super) fn is_off_here(&self) -> bool {
+        self.here.as_ref().is_some_and(|d| !d.as_ref().is_some_and(|d| d.state.is_active()))
+    }
+
     fn arriving(&self) -> bool {
         matches!(&self.there, Some(Some(d)) if d.state == DomainState::Incoming)
     }

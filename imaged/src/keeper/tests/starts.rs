@@ -239,3 +239,68 @@ fn the_best_server_is_the_one_with_the_least_on_its_way() {
         (Code::NoEntry, "cannot start d on nobody: no such server; servers are ferby, gerby, herby")
     );
 }
+
+/// If this fails, a machine stays off although it is to be restarted always, for the one end of its migration is down and the other
+/// says that it does not have it; or one is started a second time that arrived.
+#[test]
+fn a_migration_that_loses_an_end_is_started_anew_or_has_arrived() {
+    let always = || ConfigCommand::Set { key: "restart".into(), value: "always".into() };
+    let lend = || ConfigCommand::Lend { from: server("ferby"), to: server("gerby"), job: "m1".into() };
+    for arrives in [false, true] {
+        let mut rig = Rig::new();
+        rig.made("small-6");
+        rig.order("small-6", always());
+        rig.runs("small-6", "ferby");
+        rig.domain("ferby", "small-6", |d| d.job = Some(Box::new(job("m1"))));
+        rig.order("small-6", lend());
+        let (_, tag, order) = rig.take_order().expect("prepare");
+        let Order::Domain { command: DomainCommand::Prepare { grant, .. }, .. } = order else { panic!() };
+        rig.reply("small-6", tag, Ok("p"));
+        if arrives {
+            rig.domain("gerby", "small-6", |d| d.settings.grant = Some(grant.clone()));
+            assert_eq!(rig.exports("small-6")[0], "small-6.gerby.2", "its source has lost it");
+        }
+        rig.pass(60_000, &["gerby", "herby"]);
+        if arrives {
+            assert!(rig.take_order().is_none(), "it runs");
+            continue;
+        }
+        let (to, _, order) = rig.take_order().expect("it is started anew");
+        assert_ne!(to, "ferby");
+        let Order::Domain { command: DomainCommand::Create { spec }, .. } = order else { panic!() };
+        assert_eq!(spec.grant.epoch, 3);
+    }
+    // the source knows only that it has left
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.order("small-6", always());
+    rig.runs("small-6", "ferby");
+    rig.order("small-6", lend());
+    let (_, tag, _) = rig.take_order().expect("prepare");
+    rig.reply("small-6", tag, Ok("p"));
+    rig.domain("ferby", "small-6", |d| {
+        d.state = DomainState::Shutoff;
+        d.job = Some(Box::new(job("m1")));
+    });
+    rig.pass(4_000, &["ferby", "herby"]);
+    assert!(rig.take_order().is_none(), "gerby may run it");
+    rig.pass(60_000, &["ferby", "herby"]);
+    assert!(rig.take_order().is_some_and(|(to, ..)| to != "gerby"), "gerby is down");
+}
+
+/// If this fails, a migration waits for minutes for a destination that is known to be down, and nothing else can be done meanwhile.
+#[test]
+fn a_destination_that_goes_down_gets_no_lease() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.runs("small-6", "ferby");
+    let lend = ConfigCommand::Lend { from: server("ferby"), to: server("gerby"), job: "m1".into() };
+    rig.order("small-6", lend);
+    rig.pass(30_000, &["ferby", "herby"]);
+    let answer = Some(rig.last_reply().answer.clone());
+    assert_eq!(
+        Rig::refused(answer),
+        (Code::HostDown, "cannot migrate small-6 to gerby: gerby is down".into())
+    );
+    assert_eq!(rig.exports("small-6"), ["small-6.ferby.1", "small-6.ferby.1.swap"]);
+}

@@ -1,7 +1,7 @@
 //! A server that is cut off and whose agent is frozen: its machine is started elsewhere, and when it is back it changes nothing on the
 //! disk any more. The same in each moment of a migration, at both ends.
 
-use crate::scene::{cluster, no_errors, records, sound, told, took, volume, writes};
+use crate::scene::{cluster, no_errors, records, sound, told, took, volume, wait_long, writes};
 use crate::stage::{exported, exports_agree, leases, make, start};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,9 +36,10 @@ fn other(host: &str) -> &'static str {
     if host == "ferby" { "gerby" } else { "ferby" }
 }
 
-/// An empty volume for the next round.
+/// An empty volume and empty consoles for the next round.
 #[track_caller]
 fn wipe(cluster: &Cluster) {
+    cluster.hosts().forget_consoles(NAME);
     let file = std::fs::File::options().write(true).open(volume(cluster, NAME, "swap")).expect("its swap");
     file.set_len(0).and_then(|()| file.set_len(16 << 20)).expect("a sparse file");
 }
@@ -67,7 +68,7 @@ fn a_machine_that_was_started_elsewhere_has_lost_its_disk_where_it_was() {
         let begin = Instant::now();
         cut(&cluster, host);
         let next = other(host);
-        wait_for("it is started elsewhere", || told(&cluster, next, NAME, boot + 1));
+        wait_long("it is started elsewhere", || told(&cluster, next, NAME, boot + 1));
         took("cut off until it writes elsewhere", begin);
         assert!(leases(t, NAME).1.iter().all(|e| e.contains(next)), "its old lease is revoked");
         assert!(exports_agree(t, NAME).iter().all(|e| e.contains(next)));
@@ -147,12 +148,13 @@ fn round(cluster: &Cluster, moment: Moment, victim: &'static str) -> String {
             let begin = Instant::now();
             // whoever is left runs it, and it writes
             let left = other(victim);
-            let boot = wait_for("it writes at the other end", || {
+            let before = told(cluster, left, NAME, 1);
+            let boot = wait_long("it writes at the other end", || {
                 [2, 1].into_iter().find(|boot| {
                     let lease = leases(t, NAME).1;
-                    lease.len() == 2
-                        && lease.iter().all(|e| e.contains(left))
-                        && told(cluster, left, NAME, *boot).is_some()
+                    let now = told(cluster, left, NAME, *boot);
+                    let writes = if *boot == 1 { now > before } else { now.is_some() };
+                    lease.len() == 2 && lease.iter().all(|e| e.contains(left)) && writes
                 })
             });
             writes(cluster, left, NAME, boot, 8);

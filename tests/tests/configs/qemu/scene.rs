@@ -7,6 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use xvm_tests::{Cluster, Lab, Tree, shell, wait_for};
 
+/// The patience of [`wait_long`].
+const LONG: Duration = Duration::from_secs(90);
+
 /// Programs that these tests need besides those of a lab.
 pub const NEEDS: [&str; 6] = ["/dev/fuse", "qemu-storage-daemon", "nbdinfo", "qemu-img", "mke2fs", "busybox"];
 
@@ -48,6 +51,19 @@ pub fn cluster(hosts: usize) -> Cluster {
     cluster
 }
 
+/// As [`wait_for`], for what waits for heartbeats that do not come and then for a guest that boots, all without KVM.
+#[track_caller]
+pub fn wait_long<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(begin.elapsed() < LONG, "waited {LONG:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Says how long something took.
 pub fn took(what: &str, begin: Instant) {
     xvm_tests::say(&format!("{what}: {:.2} s", begin.elapsed().as_secs_f64()));
@@ -70,7 +86,7 @@ pub fn told(cluster: &Cluster, host: &str, name: &str, boot: usize) -> Option<us
 #[track_caller]
 pub fn writes(cluster: &Cluster, host: &str, name: &str, boot: usize, more: usize) -> usize {
     let before = told(cluster, host, name, boot).unwrap_or(0);
-    wait_for(&format!("records of {name}'s boot {boot} on {host}"), || {
+    wait_long(&format!("records of {name}'s boot {boot} on {host}"), || {
         told(cluster, host, name, boot).filter(|now| *now >= before + more)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::create::grant;
 use super::*;
-use xvm_model::Grant;
+use xvm_model::{Grant, Spec};
 
 impl Rig {
     /// On ferby, with small-1 that uses its volumes by lease 1.
@@ -144,4 +144,33 @@ fn one_that_went_off_meanwhile_does_not_move() {
     let last = domain.last.clone().expect("told once");
     assert!(last.result.expect_err("failed").text.contains("does not run any more"));
     assert!(rig.agent.works.is_empty());
+}
+
+/// If this fails, a machine whose destination died at the end of its migration can start nowhere until that is repaired.
+#[test]
+fn an_order_by_a_newer_lease_ends_the_question_where_it_went() {
+    let mut rig = Rig::leased();
+    let (op, _) = rig.leasing();
+    rig.lent(op, Ok(grant("gerby", 2)));
+    let (op, _) = rig.begun();
+    rig.ended(op, Ok(None));
+    let (op, _) = rig.begun();
+    let create = |epoch| {
+        let spec = Spec { grant: grant("ferby", epoch), ..super::create::spec() };
+        DomainCommand::Create { spec: Box::new(spec) }
+    };
+    rig.replies();
+    rig.tell(create(3));
+    rig.failure();
+    assert_eq!(rig.job().as_deref(), Some("migrate begin 0"), "it is here still");
+    rig.ended(op, Err(HvError::Unreachable("connection broke".into())));
+    rig.is(None);
+    rig.there(Err(HvError::Unreachable("no answer".into())));
+    assert_eq!(rig.job().as_deref(), Some("migrate ask 0"));
+    rig.tell(create(1));
+    rig.failure();
+    assert_eq!(rig.job().as_deref(), Some("migrate ask 0"), "an old order tells nothing");
+    rig.tell(create(3));
+    assert_eq!(rig.replies()[0].answer, Answer::Accepted);
+    assert_eq!(rig.job().as_deref(), Some("start fetch 0"));
 }
