@@ -3,7 +3,8 @@
 use std::fs;
 use xvm_tests::{Cluster, program::workspace, requires, shell::Done, shell::bash, wait_for};
 
-const ALL: [&str; 5] = ["busiest-domain", "empty-server", "follow-events", "pause-all", "watch-load"];
+const ALL: [&str; 6] =
+    ["busiest-domain", "empty-server", "follow-events", "new-machine", "pause-all", "watch-load"];
 
 /// Runs an example on the cluster's mount.
 #[track_caller]
@@ -61,6 +62,19 @@ fn busiest_domain() {
     let names: Vec<&str> = out.lines().filter_map(|l| l.split(' ').nth(1)).collect();
     assert_eq!(names, ["busy", "half", "lazy"], "{out}");
     assert!(out.lines().next().is_some_and(|l| l.ends_with(" ferby")), "{out}");
+}
+
+#[test]
+fn new_machine() {
+    requires!("root", "/dev/fuse", "qemu-storage-daemon", "mke2fs", "busybox");
+    let mut c = Cluster::sim(&[("ferby", &[])]);
+    c.imaged(&[]);
+    let out = example(&c, "new-machine", &["small-6", "memory=128"]).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    let last = &lines[lines.len() - 2..];
+    assert_eq!(last, ["done create: small-6 is ready", "done start: small-6 runs on ferby"], "{out}");
+    let done = example(&c, "new-machine", &["small-6"]);
+    assert!(done.status != 0 && done.out.contains("EEXIST cannot create small-6"), "{}", done.out);
 }
 
 #[test]
