@@ -10,6 +10,7 @@
 //! | `forward` | messages through xvm-forwarder against libzmq's proxy |
 //! | `many`, `crowd` | a mount and a forwarder with 1,000 servers of 100 domains |
 //! | `agent` | an agent with 100 simulated domains |
+//! | `images` | machines from configs on QEMU hosts against virsh, cp and mmdebstrap |
 //! | `empty` | the empty FUSE file |
 //! | `cluster`, `process`, `stats`, `table` | what the rows share |
 
@@ -18,6 +19,7 @@ mod cluster;
 mod crowd;
 mod empty;
 mod forward;
+mod images;
 mod many;
 mod open;
 mod pause;
@@ -68,6 +70,9 @@ enum Measure {
     /// An agent with 100 domains
     #[value(alias = "e")]
     Agent,
+    /// Machines from configs: start, migration, clone, builds
+    #[value(alias = "f")]
+    Images,
 }
 
 /// How long things are measured.
@@ -107,6 +112,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Measure::Forward => forward::rows(effort, &mut table),
             Measure::Many => many::rows(effort, &mut table),
             Measure::Agent => agent::rows(effort, &mut table),
+            Measure::Images => images::rows(effort, &mut table),
         };
         if let Err(e) = done {
             failed += 1;
