@@ -152,11 +152,6 @@ impl Lab {
         format!("{}.1", self.net())
     }
 
-    /// The address of its storage host.
-    pub fn store(&self) -> String {
-        format!("{}.20", self.net())
-    }
-
     /// The first three numbers of its network: another one for each process.
     fn net(&self) -> String {
         let n = std::process::id() % 40_000;

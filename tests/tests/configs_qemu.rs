@@ -2,6 +2,8 @@
 //!
 //! If one of these fails, a machine loses what it wrote, or two servers run one disk.
 
+#[path = "configs/qemu/debian.rs"]
+mod debian;
 #[path = "configs/qemu/fence.rs"]
 mod fence;
 #[path = "configs/qemu/kills.rs"]
@@ -15,3 +17,5 @@ mod scene;
 mod stage;
 #[path = "configs/qemu/story.rs"]
 mod story;
+#[path = "configs/qemu/twice.rs"]
+mod twice;

@@ -1,249 +1,296 @@
-//! What imaged costs: a Debian image against bare mmdebstrap of the same packages, the second build, a clone; on real QEMU hosts a start
-//! against `virsh create`, a migration against `virsh migrate`, both of the same definition.
+//! Machines from configs on QEMU hosts of a lab: start and migration against bare virsh, clone against `cp`, builds against bare
+//! mmdebstrap.
 
 use crate::{
     Effort,
     stats::{compare, median},
-    table::{Line, Table, none, times, unit},
+    table::{Line, Table, millis, none, times},
 };
-use anyhow::{Context as _, bail, ensure};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use xvm_tests::{Cluster, Lab, Tree};
+use anyhow::{Context, anyhow, ensure};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use xvm_tests::{Cluster, Lab, lab, wait_for};
 
-/// How long a build may take.
+/// Pairs of starts, migrations and clones: each of them takes seconds.
+const PAIRS: usize = 5;
+/// How long a Debian system may take to be made.
 const BUILD: Duration = Duration::from_secs(900);
+/// Ours, and the one that virsh alone looks after.
+const OURS: &str = "small-6";
+const BARE: &str = "bare-1";
 
-/// Measures.
+/// Measures. What is shared with the tests panics when something goes wrong.
 pub fn rows(effort: Effort, table: &mut Table) -> anyhow::Result<()> {
-    builds(table)?;
-    machines(effort, table)
-}
-
-fn seconds(seconds: f64) -> String {
-    unit(format!("{seconds:.2}"), "s")
-}
-
-/// Waits for the end of a config's job; gives its sentence.
-fn end(tree: &Tree, name: &str, bound: Duration) -> anyhow::Result<String> {
-    let begin = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(tree.path(&format!("configs/{name}/wait")))?;
-        if !text.is_empty() {
-            ensure!(text.starts_with("done "), "{text}");
-            return Ok(text);
-        }
-        ensure!(begin.elapsed() < bound, "{name}: no end within {} s", bound.as_secs());
+    for need in lab::NEEDS {
+        ensure!(need == "root" || xvm_tests::have("bench images", need), "needs {need}");
     }
+    catch_unwind(AssertUnwindSafe(|| measure(effort, table))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(anyhow!(text.unwrap_or_else(|| "something that it needs went wrong".into())))
+    })
 }
 
-fn build(tree: &Tree, name: &str) -> anyhow::Result<f64> {
-    let begin = Instant::now();
-    tree.order("ctl", &format!("create {name} os=debian/bookworm disk=2048 swap=0 memory=256"));
-    end(tree, name, BUILD)?;
-    Ok(begin.elapsed().as_secs_f64())
-}
-
-fn builds(table: &mut Table) -> anyhow::Result<()> {
-    let mut cluster = Cluster::sim(&[("ferby", &[])]);
-    cluster.imaged(&[]);
-    let tree = cluster.tree.clone();
-    let first = build(&tree, "deb-1")?;
-    let log = std::fs::read_to_string(cluster.images_dir().join("log/deb-1.log"))?;
-    let bare = bare_bootstrap(&log, cluster.dir())?;
-    table.row(Line {
-        what: "a first Debian image : bare mmdebstrap",
-        ours: seconds(first),
-        beside: seconds(bare),
-        ratio: times(first / bare),
-        goal: "at most 1.1",
-    });
-    let second = build(&tree, "deb-2")?;
-    table.row(Line {
-        what: "the second, from the cache",
-        ours: seconds(second),
-        beside: none(),
-        ratio: none(),
-        goal: "",
-    });
-    let mut clones = Vec::new();
-    for n in 3..8 {
-        let begin = Instant::now();
-        tree.order("configs/deb-1/ctl", &format!("clone deb-{n}"));
-        end(&tree, &format!("deb-{n}"), BUILD)?;
-        clones.push(begin.elapsed().as_secs_f64());
-    }
-    table.row(Line {
-        what: "a clone of its disk of 2 GiB",
-        ours: seconds(median(&clones)),
-        beside: none(),
-        ratio: none(),
-        goal: "under 2 s",
-    });
-    Ok(())
-}
-
-/// The same command that the build's log tells, into a tar archive.
-fn bare_bootstrap(log: &str, dir: &Path) -> anyhow::Result<f64> {
-    let include = log
-        .split_whitespace()
-        .find_map(|w| w.trim_matches(['"', '\'']).strip_prefix("--include="))
-        .context("the log of the build does not tell its packages")?;
-    let archive = dir.join("bare.tar");
-    let begin = Instant::now();
-    let status = Command::new("mmdebstrap")
-        .args(["--mode=root", "--variant=apt", &format!("--include={include}"), "bookworm"])
-        .arg(&archive)
-        .args(["http://deb.debian.org/debian"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "mmdebstrap: {status}");
-    let took = begin.elapsed().as_secs_f64();
-    std::fs::remove_file(&archive)?;
-    Ok(took)
-}
-
-/// Runs a program of a lab's host.
-fn virsh(lab: &Lab, host: &str, args: &[&str]) -> anyhow::Result<String> {
-    let done = lab.virsh(host, args);
-    ensure!(done.status == 0, "virsh {args:?} on {host}: {}{}", done.out, done.err);
-    Ok(done.out)
-}
-
-/// Waits until a guest's kernel speaks on a host.
-fn speaks(lab: &Lab, host: &str, name: &str, before: usize) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    while lab.console(host, name).matches("Linux version").count() <= before {
-        if begin.elapsed() > Duration::from_secs(60) {
-            bail!("{name} on {host}: no kernel speaks");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn machines(effort: Effort, table: &mut Table) -> anyhow::Result<()> {
+fn measure(effort: Effort, table: &mut Table) -> anyhow::Result<()> {
     let mut cluster = Cluster::qemu(2, 0, |_| {});
     let kernel = Lab::kernel();
     let at = |file: &str| kernel.join(file).to_string_lossy().into_owned();
     cluster.imaged(&["--tiny-kernel", &at("vmlinuz"), "--tiny-initrd", &at("modules")]);
-    let tree = cluster.tree.clone();
-    std::fs::create_dir(tree.path("configs/small-6"))?;
-    end(&tree, "small-6", BUILD)?;
-    tree.order("configs/small-6/ctl", "start ferby");
-    end(&tree, "small-6", BUILD)?;
-    let twin = twin(&cluster)?;
-    off(&tree)?;
-    let lab = cluster.hosts();
-    let count = |name: &str| lab.console("ferby", name).matches("Linux version").count();
-    let pairs = effort.pairs.min(10);
-    let compared = compare(
-        pairs,
-        || {
-            let (before, begin) = (count("small-6"), Instant::now());
-            tree.order("configs/small-6/ctl", "start ferby");
-            speaks(lab, "ferby", "small-6", before)?;
-            let took = begin.elapsed().as_secs_f64();
-            end(&tree, "small-6", BUILD)?;
-            off(&tree)?;
-            Ok(took)
-        },
-        || {
-            let (before, begin) = (count("twin"), Instant::now());
-            virsh(lab, "ferby", &["create", &twin.to_string_lossy()])?;
-            speaks(lab, "ferby", "twin", before)?;
-            let took = begin.elapsed().as_secs_f64();
-            virsh(lab, "ferby", &["destroy", "twin"])?;
-            Ok(took)
-        },
-    )?;
-    table.row(Line {
-        what: "start to a running kernel : virsh create",
-        ours: seconds(compared.ours),
-        beside: seconds(compared.theirs),
-        ratio: times(compared.ratio),
-        goal: "at most 1.1",
-    });
+    let pairs = PAIRS.min(effort.pairs);
+    build_tiny(&cluster, table)?;
+    start(&cluster, pairs, table)?;
+    migrate(&cluster, pairs, table)?;
+    clone(&cluster, pairs, table)?;
+    build_debian(&cluster, table)
+}
 
-    tree.order("configs/small-6/ctl", "start ferby");
-    end(&tree, "small-6", BUILD)?;
-    virsh(lab, "ferby", &["create", &twin.to_string_lossy()])?;
-    for name in ["small-6", "twin"] {
-        speaks(lab, "ferby", name, 0)?;
-    }
-    let (mut ours, mut theirs) = (["gerby", "ferby"].iter().cycle(), ["gerby", "ferby"].iter().cycle());
-    let mut from = "ferby";
-    let compared = compare(
-        pairs,
-        || {
-            let to = ours.next().expect("a cycle has no end");
-            let begin = Instant::now();
-            tree.order("domains/small-6/ctl", &format!("migrate {to}"));
-            let text = std::fs::read_to_string(tree.path("domains/small-6/wait"))?;
-            ensure!(text.starts_with("done migrate"), "{text}");
-            Ok(begin.elapsed().as_secs_f64())
-        },
-        || {
-            let to = theirs.next().expect("a cycle has no end");
-            let reach = lab.ask("reach", to);
-            let begin = Instant::now();
-            virsh(lab, from, &["migrate", "--live", "--p2p", "twin", &reach])?;
-            from = to;
-            Ok(begin.elapsed().as_secs_f64())
-        },
-    )?;
-    table.row(Line {
-        what: "a migration : virsh migrate --live --p2p",
-        ours: seconds(compared.ours),
-        beside: seconds(compared.theirs),
-        ratio: times(compared.ratio),
-        goal: "at most 1.05",
-    });
+/// Seconds that `f` takes.
+fn seconds<T>(f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    f()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Orders through the tree, and waits for the end of the job.
+fn job(cluster: &Cluster, directory: &str, line: &str) -> anyhow::Result<()> {
+    cluster.tree.order(&format!("{directory}/ctl"), line);
+    let end = cluster.tree.until_end(&format!("{directory}/wait"));
+    ensure!(end.starts_with("done "), "{line}: {end}");
     Ok(())
 }
 
-fn off(tree: &Tree) -> anyhow::Result<()> {
-    tree.order("domains/small-6/ctl", "destroy");
-    let begin = Instant::now();
-    while tree.text("configs/small-6/state") != "ready" {
-        ensure!(begin.elapsed() < Duration::from_secs(30), "the lease of small-6 does not come back");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// What virsh alone does on a host.
+fn virsh(cluster: &Cluster, host: &str, args: &[&str]) -> anyhow::Result<String> {
+    let done = cluster.hosts().virsh(host, args);
+    ensure!(done.status == 0, "virsh {}: {}", args.join(" "), done.err.trim());
+    Ok(done.out)
+}
+
+/// Runs a program.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }
 
-/// The definition of the running small-6 for a domain of its own, `twin`, whose disks are copies that another server exports.
-fn twin(cluster: &Cluster) -> anyhow::Result<PathBuf> {
-    let lab = cluster.hosts();
-    let xml = virsh(lab, "ferby", &["dumpxml", "--inactive", "small-6"])?;
-    let volumes = cluster.images_dir().join("store/volumes/small-6");
-    let json = cluster.tree.json("configs/small-6/json");
-    let grant = json["leases"][0]["grant"].clone();
-    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let mut out = xml.replace(">small-6<", ">twin<").replace("small-6.console", "twin.console");
-    out = out.replace(&word(&json["config"]["uuid"]), &uuid::Uuid::new_v4().to_string());
-    let port = grant["port"].to_string();
-    for (i, disk) in grant["disks"].as_array().context("disks")?.iter().enumerate() {
-        let (volume, export) = (word(&disk["volume"]), word(&disk["export"]));
-        let (copy, own) = (cluster.dir().join(format!("twin-{volume}")), (10_901 + i).to_string());
-        std::fs::copy(volumes.join(&volume), &copy)?;
-        lab.hosts_sh(&["nbd-start", &volume, &copy.to_string_lossy(), &own]).ok();
-        let (front, back) = (format!("name='{export}'"), format!("name='{volume}'"));
-        let at = out.find(&front).with_context(|| format!("{export} is not in\n{xml}"))?;
-        let (head, rest) = out.split_at(at);
-        let rest = rest.replacen(&front, &back, 1);
-        let rest = rest.replacen(&format!("port='{port}'"), &format!("port='{own}'"), 1);
-        let rest = rest.replacen(
-            &format!("<host name='{}'", lab.address()),
-            &format!("<host name='{}'", lab.store()),
-            1,
+/// `create`, and waits until it is made.
+fn create(cluster: &Cluster, name: &str, settings: &str) -> anyhow::Result<f64> {
+    seconds(|| {
+        cluster.tree.order("ctl", &format!("create {name} {settings}"));
+        let begin = Instant::now();
+        while cluster.tree.text(&format!("configs/{name}/state")) == "creating" {
+            ensure!(begin.elapsed() < BUILD, "{name} is not made within {} s", BUILD.as_secs());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let state = cluster.tree.text(&format!("configs/{name}/state"));
+        ensure!(
+            state == "ready",
+            "{name} is {state}: {}",
+            cluster.tree.text(&format!("configs/{name}/wait"))
         );
-        out = format!("{head}{rest}");
+        Ok(())
+    })
+}
+
+fn build_tiny(cluster: &Cluster, table: &mut Table) -> anyhow::Result<()> {
+    let took: Vec<f64> = [OURS, "small-7", "small-8"]
+        .iter()
+        .map(|name| create(cluster, name, "os=tiny swap=0"))
+        .collect::<anyhow::Result<_>>()?;
+    table.row(Line {
+        what: "create a tiny machine, to ready",
+        ours: millis(median(&took)),
+        beside: none(),
+        ratio: none(),
+        goal: "",
+    });
+    Ok(())
+}
+
+/// The same domain with a disk of its own, which the lab's storage host serves: what virsh starts.
+fn bare(cluster: &Cluster) -> anyhow::Result<String> {
+    let port = "10821";
+    let (from, to) = (cluster.images_dir().join("store/volumes").join(OURS).join("disk"), cluster.dir());
+    let image = to.join(format!("{BARE}.img"));
+    std::fs::copy(&from, &image).with_context(|| from.display().to_string())?;
+    cluster.hosts().hosts_sh(&["nbd-start", BARE, &image.to_string_lossy(), port]).ok();
+    let address = cluster.hosts().address();
+    let store = format!("{}.20", address.rsplit_once('.').context("an address")?.0);
+    let xml = virsh(cluster, "ferby", &["dumpxml", "--migratable", OURS])?;
+    let mut out = String::new();
+    for line in xml.lines() {
+        let text = line.trim();
+        if text.starts_with("<uuid>") || text.starts_with("<xvm:") {
+            continue;
+        }
+        if text.starts_with("<source protocol='nbd'") {
+            out += &format!("<source protocol='nbd' name='{BARE}'>");
+        } else if text.starts_with("<host name=") {
+            out += &format!("<host name='{store}' port='{port}'/>");
+        } else {
+            out += &line.replace(OURS, BARE);
+        }
+        out.push('\n');
     }
-    let file = cluster.dir().join("twin.xml");
+    let file = to.join(format!("{BARE}.xml"));
     std::fs::write(&file, out)?;
-    Ok(file)
+    Ok(file.to_string_lossy().into_owned())
+}
+
+fn start(cluster: &Cluster, pairs: usize, table: &mut Table) -> anyhow::Result<()> {
+    let (config, domain) = (format!("configs/{OURS}"), format!("domains/{OURS}/ctl"));
+    job(cluster, &config, "start ferby")?;
+    let xml = bare(cluster)?;
+    let off = || {
+        cluster.tree.order(&domain, "destroy");
+        cluster.tree.settles(&format!("{config}/state"), "ready");
+    };
+    off();
+    let c = compare(
+        pairs,
+        || {
+            let took = seconds(|| job(cluster, &config, "start ferby"))?;
+            off();
+            Ok(took)
+        },
+        || {
+            let took = seconds(|| virsh(cluster, "ferby", &["create", &xml]))?;
+            virsh(cluster, "ferby", &["destroy", BARE])?;
+            Ok(took)
+        },
+    )?;
+    table.row(Line {
+        what: "start to running, tiny : virsh create",
+        ours: millis(c.ours),
+        beside: millis(c.theirs),
+        ratio: times(c.ratio),
+        goal: "",
+    });
+    Ok(())
+}
+
+fn migrate(cluster: &Cluster, pairs: usize, table: &mut Table) -> anyhow::Result<()> {
+    let xml = cluster.dir().join(format!("{BARE}.xml")).to_string_lossy().into_owned();
+    job(cluster, &format!("configs/{OURS}"), "start ferby")?;
+    virsh(cluster, "ferby", &["create", &xml])?;
+    for name in [OURS, BARE] {
+        wait_for(&format!("{name} is up"), || {
+            cluster.hosts().console("ferby", name).contains(&format!("{OURS} is up")).then_some(())
+        });
+    }
+    // without the boot's load
+    std::thread::sleep(Duration::from_secs(3));
+    let other = |host: &str| if host == "ferby" { "gerby" } else { "ferby" };
+    let (mut ours, mut theirs) = ("ferby", "ferby");
+    let c = compare(
+        pairs,
+        || {
+            ours = other(ours);
+            seconds(|| job(cluster, &format!("domains/{OURS}"), &format!("migrate {ours}")))
+        },
+        || {
+            let from = theirs;
+            theirs = other(from);
+            let to = cluster.hosts().ask("reach", theirs);
+            seconds(|| virsh(cluster, from, &["migrate", "--live", "--p2p", BARE, &to]))
+        },
+    )?;
+    table.row(Line {
+        what: "migrate through xvm : virsh migrate --p2p",
+        ours: millis(c.ours),
+        beside: millis(c.theirs),
+        ratio: times(c.ratio),
+        goal: "",
+    });
+    virsh(cluster, theirs, &["destroy", BARE])?;
+    cluster.tree.order(&format!("domains/{OURS}/ctl"), "destroy");
+    cluster.tree.settles(&format!("configs/{OURS}/state"), "ready");
+    Ok(())
+}
+
+fn clone(cluster: &Cluster, pairs: usize, table: &mut Table) -> anyhow::Result<()> {
+    create(cluster, "large", "os=tiny disk=2048 swap=0")?;
+    let disk = cluster.images_dir().join("store/volumes/large/disk");
+    // half a GiB that no file system makes smaller
+    let (data, copy) = (cluster.dir().join("data"), cluster.dir().join("copy"));
+    let to = |path: &Path| path.to_string_lossy().into_owned();
+    run(Command::new("dd").args(["if=/dev/urandom", "bs=1M", "count=512", &format!("of={}", to(&data))]))?;
+    run(Command::new("debugfs").args(["-w", "-R", &format!("write {} data", to(&data))]).arg(&disk))?;
+    let mut count = 0;
+    let c = compare(
+        pairs,
+        || {
+            count += 1;
+            let name = format!("large-{count}");
+            let took = seconds(|| {
+                cluster.tree.order("configs/large/ctl", &format!("clone {name}"));
+                let end = cluster.tree.until_end(&format!("configs/{name}/wait"));
+                ensure!(end == format!("done clone: {name} is ready"), "{end}");
+                Ok(())
+            })?;
+            std::fs::remove_dir(cluster.tree.path(&format!("configs/{name}")))?;
+            Ok(took)
+        },
+        || {
+            let took = seconds(|| run(Command::new("cp").arg(&disk).arg(&copy)))?;
+            std::fs::remove_file(&copy)?;
+            Ok(took)
+        },
+    )?;
+    table.row(Line {
+        what: "clone 2 GiB, 0.5 of them used : cp",
+        ours: millis(c.ours),
+        beside: millis(c.theirs),
+        ratio: times(c.ratio),
+        goal: "",
+    });
+    Ok(())
+}
+
+/// The words of the mmdebstrap that makes the base, once it runs.
+fn bootstrap() -> Option<Vec<String>> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let words: Vec<String> =
+            line.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let at = words.iter().position(|w| w.ends_with("/mmdebstrap") || w == "mmdebstrap")?;
+        let words: Vec<String> = words[at..].iter().filter(|w| !w.is_empty()).cloned().collect();
+        words.iter().any(|w| w.starts_with("--include=")).then_some(words)
+    })
+}
+
+fn build_debian(cluster: &Cluster, table: &mut Table) -> anyhow::Result<()> {
+    const SYSTEM: &str = "os=debian/bookworm disk=1024 swap=0";
+    let (words, first) = std::thread::scope(|s| {
+        let watcher = s.spawn(|| {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(60) {
+                if let Some(words) = bootstrap() {
+                    return Some(words);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            None
+        });
+        let took = create(cluster, "deb-1", SYSTEM);
+        (watcher.join().ok().flatten(), took)
+    });
+    let (first, mut words) = (first?, words.context("mmdebstrap was not seen")?);
+    let inside = cluster.images_dir().to_string_lossy().into_owned();
+    let root = cluster.dir().join("bare").to_string_lossy().into_owned();
+    let place = words.iter_mut().find(|w| w.starts_with(&inside)).context("mmdebstrap has no directory")?;
+    *place = root;
+    let bare = seconds(|| run(Command::new(&words[0]).args(&words[1..])))?;
+    let second = create(cluster, "deb-2", SYSTEM)?;
+    for (what, ours, beside) in [
+        ("first Debian image : mmdebstrap to a folder", first, bare),
+        ("second one, from the cache : mmdebstrap", second, bare),
+    ] {
+        let ratio = times(ours / beside);
+        table.row(Line { what, ours: millis(ours), beside: millis(beside), ratio, goal: "" });
+    }
+    Ok(())
 }

@@ -9,8 +9,8 @@
 //! | `pause` | an order through the tree against an order on the bare bus |
 //! | `forward` | messages through xvm-forwarder against libzmq's proxy |
 //! | `many`, `crowd` | a mount and a forwarder with 1,000 servers of 100 domains |
-//! | `images` | builds, clones; starts and migrations of configs on QEMU hosts, against bare tools |
 //! | `agent` | an agent with 100 simulated domains |
+//! | `images` | machines from configs on QEMU hosts against virsh, cp and mmdebstrap |
 //! | `empty` | the empty FUSE file |
 //! | `cluster`, `process`, `stats`, `table` | what the rows share |
 
@@ -70,7 +70,7 @@ enum Measure {
     /// An agent with 100 domains
     #[value(alias = "e")]
     Agent,
-    /// Images, clones, starts and migrations of configs
+    /// Machines from configs: start, migration, clone, builds
     #[value(alias = "f")]
     Images,
 }

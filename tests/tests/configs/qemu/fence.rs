@@ -202,11 +202,11 @@ fn a_host_that_is_lost_in_a_migration_never_makes_a_second_writer() {
     let moments = [
         (Moment::Phase("lease"), "ferby"),
         (Moment::Phase("copy"), "ferby"),
-        (Moment::After(300), "ferby"),
-        (Moment::After(800), "ferby"),
+        (Moment::After(100), "ferby"),
+        (Moment::After(400), "ferby"),
         (Moment::Phase("lease"), "gerby"),
         (Moment::Phase("copy"), "gerby"),
-        (Moment::After(600), "gerby"),
+        (Moment::After(200), "gerby"),
     ];
     for (moment, victim) in moments {
         xvm_tests::say(&round(&cluster, moment, victim));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use xvm_tests::{Cluster, Lab, Tree, shell, wait_for};
+use xvm_tests::{Cluster, Lab, Tree, shell};
 
 /// The patience of [`wait_long`].
 const LONG: Duration = Duration::from_secs(90);
@@ -24,6 +24,14 @@ macro_rules! requires_lab {
             }
         }
     };
+}
+
+/// QEMU hosts, and imaged with systems as they are.
+#[track_caller]
+pub fn plain_cluster(hosts: usize) -> Cluster {
+    let mut cluster = Cluster::qemu(hosts, 0, |_| {});
+    cluster.imaged(&[]);
+    cluster
 }
 
 /// QEMU hosts, and imaged whose tiny systems write records without rest.
@@ -51,7 +59,7 @@ pub fn cluster(hosts: usize) -> Cluster {
     cluster
 }
 
-/// As [`wait_for`], for what waits for heartbeats that do not come and then for a guest that boots, all without KVM.
+/// As [`xvm_tests::wait_for`], for what waits for heartbeats that do not come and then for a guest that boots, all without KVM.
 #[track_caller]
 pub fn wait_long<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
