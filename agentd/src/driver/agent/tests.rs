@@ -62,6 +62,7 @@ impl Rig {
             boot: Boot(5),
             hypervisor: HypervisorKind::Sim,
             address: "here:1".into(),
+            imports: false,
         };
         let now = Now { mono: Mono(10_000), wall: Wall(1_000_000) };
         let agent =
