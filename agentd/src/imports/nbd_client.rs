@@ -111,6 +111,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Imports {
     dir: PathBuf,
+    coming: Duration,
     /// Held while devices are connected, one after the other.
     known: Mutex<Known>,
 }
@@ -126,7 +127,13 @@ impl Imports {
             Err(e) => return Err(wrong("read", &path)(e)),
         };
         let attached = imports.values().map(|i| (i.stem.clone(), Instant::now())).collect();
-        Ok(Imports { dir: dir.to_owned(), known: Mutex::new(Known { imports, attached }) })
+        let known = Mutex::new(Known { imports, attached });
+        Ok(Imports { dir: dir.to_owned(), coming: COMING, known })
+    }
+
+    /// With another time for which what was attached waits for its domain.
+    pub fn coming(self, coming: Duration) -> Imports {
+        Imports { coming, ..self }
     }
 
     /// Makes devices of all exports of a lease; those that are devices already stay as they are. Nothing of it is left when one fails.
@@ -151,7 +158,7 @@ impl Imports {
     /// were dropped.
     pub async fn tidy(&self, users: &[User]) -> Result<usize, NbdError> {
         let mut known = self.known.lock().await;
-        known.attached.retain(|_, at| at.elapsed() < COMING);
+        known.attached.retain(|_, at| at.elapsed() < self.coming);
         let coming: BTreeSet<Box<str>> = known.attached.keys().cloned().collect();
         let used = |i: &Import| {
             let by = |(name, stem): &User| *name == i.domain && stem.as_ref().is_none_or(|s| *s == i.stem);

@@ -14,7 +14,7 @@ run() { export XVM_TEST_VG=$1; shift; echo "== over $XVM_TEST_VG"; "$program" --
 program=$1
 run xvm-test lvm:: the_life_of_volumes --skip in_a_machine --skip a_tiny_system
 lvcreate -q -y --type thin-pool -L 3G -n pool xvm-test > /dev/null 2>&1
-run xvm-test/pool lvm:: the_life_of_volumes --skip in_a_machine --skip what_others_made
+run xvm-test/pool lvm::a_tiny lvm::what_is_wrong the_life_of_volumes --skip in_a_machine
 "#;
 
 /// If this fails, see the test in its output: it ran in the machine.
