@@ -27,7 +27,8 @@ fn in_a_machine_that_has_network_block_devices() {
     let there = |tool: &&str| {
         ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|d| Path::new(d).join(tool).exists())
     };
-    let needs = ["qemu-system-x86_64", "qemu-storage-daemon", "nbd-client", "busybox", "depmod", "modprobe", "cpio"];
+    let needs =
+        ["qemu-system-x86_64", "qemu-storage-daemon", "nbd-client", "busybox", "depmod", "modprobe", "cpio"];
     let mut missing: Vec<&str> = needs.into_iter().filter(|tool| !there(tool)).collect();
     if !nix::unistd::geteuid().is_root() {
         missing.push("root");
@@ -56,7 +57,8 @@ fn here() -> bool {
 
 /// A lease of both volumes of `config`, of which the server exports `volumes`.
 fn grant(server: &Server, config: &str, epoch: u64, volumes: &[&str]) -> Grant {
-    let (config, ferby) = (ConfigName::parse(config).expect("name"), ServerName::parse("ferby").expect("name"));
+    let (config, ferby) =
+        (ConfigName::parse(config).expect("name"), ServerName::parse("ferby").expect("name"));
     let disk = |(i, volume): (usize, &&str)| GrantDisk {
         target: ["vda", "vdb"][i].into(),
         volume: (*volume).into(),
@@ -104,11 +106,18 @@ async fn the_life_of_imports() {
     imports.attach(&one).await.expect("attached; the module is loaded");
     imports.attach(&two).await.expect("attached");
     let link = |export: &str| dir.join(export);
-    let (disk, swap, other) = (link("small-1.ferby.1"), link("small-1.ferby.1.swap"), link("small-2.ferby.7"));
-    for (path, export) in [(&disk, "small-1.ferby.1"), (&swap, "small-1.ferby.1.swap"), (&other, "small-2.ferby.7")] {
+    let (disk, swap, other) =
+        (link("small-1.ferby.1"), link("small-1.ferby.1.swap"), link("small-2.ferby.7"));
+    for (path, export) in
+        [(&disk, "small-1.ferby.1"), (&swap, "small-1.ferby.1.swap"), (&other, "small-2.ferby.7")]
+    {
         write(path, export).expect("written");
         assert!(server.content(export)[4096..].starts_with(export.as_bytes()), "{export}");
     }
+    // the connections are the kernel's: no process of theirs can be killed, nor ends with the agent
+    let processes = fs::read_dir("/proc").expect("proc").flatten();
+    let mut names = processes.filter_map(|e| fs::read_to_string(e.path().join("comm")).ok());
+    assert!(!names.any(|name| name.trim() == "nbd-client"));
     // somebody else's
     nbd_client(&["-N", "others", "127.0.0.1", &server.port.to_string(), "/dev/nbd9"]);
 
@@ -155,7 +164,11 @@ async fn the_life_of_imports() {
     assert_eq!(imports.tidy(&users[..1]).await.expect("tidy"), 0, "its domain is about to come");
     let imports = imports.coming(Duration::ZERO);
     let name_only = (two.config.domain(), None);
-    assert_eq!(imports.tidy(&[users[0].clone(), name_only]).await.expect("tidy"), 0, "a lease that is not known");
+    assert_eq!(
+        imports.tidy(&[users[0].clone(), name_only]).await.expect("tidy"),
+        0,
+        "a lease that is not known"
+    );
     let later = (two.config.domain(), Some("small-2.ferby.8".into()));
     assert_eq!(imports.tidy(&[users[0].clone(), later]).await.expect("tidy"), 1, "it has another lease now");
     assert!(fs::symlink_metadata(&other).is_err() && !connected(&moved) && disk.exists());
@@ -178,7 +191,10 @@ async fn what_cannot_be_attached_leaves_nothing() {
     let imports = Imports::open(&dir).expect("none yet");
     let says = |e: NbdError, text: &str| assert!(e.to_string().contains(text), "{e}");
     let both = grant(&server, "small-1", 1, &["disk", "swap"]);
-    says(imports.attach(&both).await.expect_err("no swap"), "cannot attach small-1.ferby.1.swap: nbd-client: ");
+    says(
+        imports.attach(&both).await.expect_err("no swap"),
+        "cannot attach small-1.ferby.1.swap: nbd-client: ",
+    );
     let mut large = grant(&server, "small-1", 1, &["disk"]);
     large.disks[0].size = 9 * MIB;
     says(imports.attach(&large).await.expect_err("too small"), "it has 8388608 bytes, not 9437184");

@@ -78,7 +78,9 @@ impl Calls {
                     if let Some(imports) = imports {
                         match imports.tidy(&users).await {
                             Ok(0) => {}
-                            Ok(dropped) => tracing::info!(dropped, "exports that nobody uses are devices no more"),
+                            Ok(dropped) => {
+                                tracing::info!(dropped, "exports that nobody uses are devices no more");
+                            }
                             Err(error) => tracing::error!(%error, "an import is left"),
                         }
                     }

@@ -4,8 +4,8 @@ use super::{LibvirtConfig, drivers::Driver, fault, pool::Pool, raw, settings, st
 use crate::hypervisor::{HvError, HvResult};
 use std::{path::Path, time::Duration};
 use virt::{connect::Connect, error::Error};
-use xvm_model::config::render::{CONSOLES, IMPORTS, Site, libvirt_xml};
 use xvm_model::Spec;
+use xvm_model::config::render::{CONSOLES, IMPORTS, Site, libvirt_xml};
 
 /// How long a start may take: the storage is reached, and on Xen the guest's memory is made.
 pub const LIMIT: Duration = Duration::from_secs(60);

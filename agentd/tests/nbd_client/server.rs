@@ -89,7 +89,9 @@ impl Server {
 fn spawn(dir: &Path, port: u16, exports: &BTreeSet<String>) -> Child {
     let mut command = Command::new("qemu-storage-daemon");
     command.arg("--nbd-server").arg(format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port}"));
-    command.arg("--chardev").arg(format!("socket,id=qmp,path={},server=on,wait=off", dir.join("qmp").display()));
+    command
+        .arg("--chardev")
+        .arg(format!("socket,id=qmp,path={},server=on,wait=off", dir.join("qmp").display()));
     command.args(["--monitor", "chardev=qmp"]);
     for (i, export) in exports.iter().enumerate() {
         let file = dir.join(format!("{export}.img"));

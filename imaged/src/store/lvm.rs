@@ -6,6 +6,7 @@
 //! | `names` | what logical volumes are called |
 //! | `tools` | LVM's tools and their reports |
 //! | `blocks` | zeros and copies |
+//! | `heal` | what a crash left |
 //!
 //! In a thin pool a copy is a snapshot, made in a moment, and new blocks read as zeros. Without one a volume is made zero first, for
 //! what a former user of its blocks wrote is not the next one's to read, and a copy takes as long as its bytes.
@@ -14,6 +15,7 @@
 //! real name, and the first that loses it. [`Store::list`], which imaged begins with, ends what a crash left half done.
 
 mod blocks;
+mod heal;
 mod names;
 mod tools;
 
@@ -80,8 +82,7 @@ impl LvmStore {
         volume: Volume,
         place: &[&str],
     ) -> Result<PathBuf, StoreError> {
-        fits(&self.tools.group, config)
-            .map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
+        fits(&self.tools.group, config).map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
         let contents = self.tools.contents(doing).await?;
         if let Some(lv) = contents.find(config, Role::New, volume) {
             self.tools.remove(doing, lv).await?;
@@ -130,63 +131,6 @@ impl LvmStore {
         }
     }
 
-    /// Ends what a crash left half done.
-    async fn heal(&self, doing: &str) -> Result<Vec<Lv>, StoreError> {
-        let contents = self.tools.contents(doing).await?;
-        if let Some(pool) = &self.pool
-            && !self.tools.pool(doing, &contents, pool)?.zero
-        {
-            let full = self.tools.full(pool);
-            let why = format!(
-                "new blocks of the thin pool {full} show what a former user of them wrote; `lvchange --zero y {full}` ends that"
-            );
-            return Err(StoreError::Failed { doing: doing.into(), why });
-        }
-        let has = |lv: &Lv, role, volume| contents.find(&lv.config, role, volume).is_some();
-        let mut healed = false;
-        for lv in &contents.ours {
-            let is_swap = lv.volume == Volume::Swap;
-            let becomes = match lv.role {
-                // another has its place, or was to get it
-                Role::Old if has(lv, Role::Whole, lv.volume) => None,
-                Role::Old => Some(Role::Whole),
-                // its config was being purged
-                Role::Removed if is_swap && !has(lv, Role::Removed, Volume::Disk) => None,
-                // its config was being removed, or restored
-                Role::Whole
-                    if is_swap
-                        && !has(lv, Role::Whole, Volume::Disk)
-                        && has(lv, Role::Removed, Volume::Disk)
-                        && !has(lv, Role::Removed, Volume::Swap) =>
-                {
-                    Some(Role::Removed)
-                }
-                _ => continue,
-            };
-            healed = true;
-            match becomes {
-                Some(role) => self.tools.turn(doing, lv, role).await?,
-                None => self.tools.remove(doing, lv).await?,
-            }
-        }
-        let ours = if healed { self.tools.contents(doing).await?.ours } else { contents.ours };
-        for lv in ours.iter().filter(|lv| lv.role == Role::Whole) {
-            if !lv.active {
-                self.tools.change(doing, lv, "--activate", "y").await?;
-            }
-            self.clean(doing, lv).await?;
-        }
-        Ok(ours)
-    }
-
-    /// Makes zero what a volume has grown by.
-    async fn clean(&self, doing: &str, lv: &Lv) -> Result<(), StoreError> {
-        let Some(from) = lv.dirty else { return Ok(()) };
-        let device = self.device(lv.role, &lv.config, lv.volume);
-        blocks::zero(device, from, Some(lv.bytes)).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
-        self.tools.change(doing, lv, "--deltag", &dirty_tag(from)).await
-    }
-
     fn place(&self) -> &Path {
         Path::new(&self.tools.group)
     }
@@ -209,7 +153,11 @@ impl Store for LvmStore {
             Some(pool) => {
                 let contents = self.tools.contents(&doing).await?;
                 let pool = self.tools.pool(&doing, &contents, pool)?;
-                #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                #[allow(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss
+                )]
                 // a share of it, 0 to 1
                 let free = (pool.bytes as f64 * (1.0 - pool.used)) as u64;
                 (pool.bytes, free)
@@ -223,7 +171,9 @@ impl Store for LvmStore {
         let device = self.make_empty(&doing, config, volume, bytes).await?;
         if self.pool.is_none() {
             // all of it: the last extent may be larger than what was asked for
-            blocks::zero(device.clone(), 0, None).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
+            blocks::zero(device.clone(), 0, None)
+                .await
+                .map_err(|e| StoreError::of(doing, self.place(), &e))?;
         }
         Ok(device)
     }

@@ -84,7 +84,9 @@ async fn blocks_that_were_in_use_are_zero() {
     (0..96).for_each(|i| write(&disk, i * MIB, &secret));
     s.discard(&a).await.expect("gone");
     let disk = s.create(&b, Volume::Disk, 32 * MIB).await.expect("made");
-    let zero = |path: &Path, from: u64, to: u64| (from..to).all(|i| read(path, i * MIB, 1 << 20) == vec![0; 1 << 20]);
+    let zero = |path: &Path, from: u64, to: u64| {
+        (from..to).all(|i| read(path, i * MIB, 1 << 20) == vec![0; 1 << 20])
+    };
     assert!(zero(&disk, 0, 32));
     write(&disk, 31 * MIB, b"mine");
     s.commit(&b).await.expect("whole");

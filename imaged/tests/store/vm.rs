@@ -20,15 +20,7 @@ run xvm-test/pool lvm::a_tiny lvm::what_is_wrong the_life_of_volumes --skip in_a
 /// If this fails, see the test in its output: it ran in the machine.
 #[test]
 fn in_a_machine_that_has_device_mapper() {
-    let needs = [
-        "qemu-system-x86_64",
-        "lvs",
-        "thin_check",
-        "busybox",
-        "depmod",
-        "cpio",
-        "mke2fs",
-    ];
+    let needs = ["qemu-system-x86_64", "lvs", "thin_check", "busybox", "depmod", "cpio", "mke2fs"];
     let mut missing: Vec<&str> = needs.into_iter().filter(|tool| !there(tool)).collect();
     if !nix::unistd::geteuid().is_root() {
         missing.push("root");

@@ -41,14 +41,6 @@ impl Agent {
         self.publish_domain(name);
     }
 
-    fn create_next(&mut self, name: &DomainName, spec: Box<Spec>, imported: bool) -> (&'static str, Stage) {
-        if self.me.imports && !imported {
-            let grant = Box::new(spec.grant.clone());
-            return ("import", Stage::Importing { op: self.begin(name, Op::Import(grant)), spec });
-        }
-        ("begin", Stage::Called { op: self.begin(name, Op::Create(spec)) })
-    }
-
     fn check_create(&self, name: &DomainName, spec: &Spec) -> Result<(), Failure> {
         let me = &self.me.name;
         let cannot = |code, why: String| Err(Failure::new(code, format!("cannot create {name}: {why}")));
@@ -76,6 +68,15 @@ impl Agent {
             return cannot(Code::Permission, format!("the domain is pinned to {}", spec.settings.pin));
         }
         self.check_apart(&coming(spec))
+    }
+
+    /// The step before it is made, or its making.
+    fn create_next(&mut self, name: &DomainName, spec: Box<Spec>, imported: bool) -> (&'static str, Stage) {
+        if self.me.imports && !imported {
+            let grant = Box::new(spec.grant.clone());
+            return ("import", Stage::Importing { op: self.begin(name, Op::Import(grant)), spec });
+        }
+        ("begin", Stage::Called { op: self.begin(name, Op::Create(spec)) })
     }
 }
 

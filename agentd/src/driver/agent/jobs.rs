@@ -242,7 +242,8 @@ impl Agent {
             *run.held = record.clone();
         }
         match &mut run.stage {
-            Stage::Fetching { .. } | Stage::Importing { .. }
+            Stage::Fetching { .. }
+            | Stage::Importing { .. }
             | Stage::Called { .. }
             | Stage::Leasing { .. }
             | Stage::Marking { .. }
@@ -299,7 +300,8 @@ impl Agent {
             (run.told, run.untold) = (now, false);
         }
         match &mut run.stage {
-            Stage::Fetching { .. } | Stage::Importing { .. }
+            Stage::Fetching { .. }
+            | Stage::Importing { .. }
             | Stage::Called { .. }
             | Stage::Leasing { .. }
             | Stage::Marking { .. }

@@ -3,6 +3,7 @@
 mod beat;
 mod create;
 mod help;
+mod imported;
 mod jobs;
 mod lease;
 mod migration;

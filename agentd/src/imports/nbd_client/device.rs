@@ -32,8 +32,13 @@ async fn run(limit: Duration, program: &str, args: &[&str]) -> Result<(), String
         return Ok(());
     }
     let said = String::from_utf8_lossy(&out.stderr);
-    let last: String = said.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("").chars().take(COMPLAINT).collect();
-    Err(if last.is_empty() { format!("{program} ended with {}", out.status) } else { format!("{program}: {last}") })
+    let last: String =
+        said.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("").chars().take(COMPLAINT).collect();
+    Err(if last.is_empty() {
+        format!("{program} ended with {}", out.status)
+    } else {
+        format!("{program}: {last}")
+    })
 }
 
 /// `/dev/nbdN`.
@@ -71,7 +76,10 @@ pub(super) async fn free() -> Result<Vec<u32>, String> {
     let all = all();
     let free: Vec<u32> = all.iter().copied().filter(|d| connected(*d).is_none()).collect();
     if free.is_empty() {
-        return Err(format!("all {} network block devices are in use; the module nbd takes nbds_max=N", all.len()));
+        return Err(format!(
+            "all {} network block devices are in use; the module nbd takes nbds_max=N",
+            all.len()
+        ));
     }
     Ok(free)
 }

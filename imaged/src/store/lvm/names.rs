@@ -82,7 +82,8 @@ mod tests {
                 }
             }
         }
-        for other in ["root", "xvm.a", "xvm.a.disk.new.old", "xvm.a_b.disk", "a.disk", "xvm..disk", "xvm.a.x"] {
+        for other in ["root", "xvm.a", "xvm.a.disk.new.old", "xvm.a_b.disk", "a.disk", "xvm..disk", "xvm.a.x"]
+        {
             assert_eq!(parse_name(other), None, "{other}");
         }
     }

@@ -155,7 +155,10 @@ impl Tools {
             return Err(StoreError::NoSpace { doing: doing.into(), place: self.place() });
         }
         if text.contains(&format!("Volume group \"{}\" not found", self.group)) {
-            return Err(failed(format!("there is no volume group {}; vgs shows those of this machine", self.group)));
+            return Err(failed(format!(
+                "there is no volume group {}; vgs shows those of this machine",
+                self.group
+            )));
         }
         let why = text.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with("WARNING"));
         Err(failed(format!("{program}: {}", why.unwrap_or(&out.status.to_string()))))
@@ -165,9 +168,14 @@ impl Tools {
         format!("the volume group {}", self.group)
     }
 
-    async fn report(&self, doing: &str, program: &str, columns: &str, what: &str) -> Result<Part, StoreError> {
-        let args =
-            ["--reportformat", "json", "--units", "b", "--nosuffix", "--options", columns, what];
+    async fn report(
+        &self,
+        doing: &str,
+        program: &str,
+        columns: &str,
+        what: &str,
+    ) -> Result<Part, StoreError> {
+        let args = ["--reportformat", "json", "--units", "b", "--nosuffix", "--options", columns, what];
         let text = self.run(doing, program, &args).await?;
         let read = serde_json::from_str(&text).ok().and_then(|r: Report| r.report.into_iter().next());
         read.ok_or_else(|| odd(doing, program))
@@ -228,15 +236,24 @@ impl Tools {
 
     /// Changes properties of one.
     pub async fn change(&self, doing: &str, lv: &Lv, flag: &str, value: &str) -> Result<(), StoreError> {
-        self.run(doing, "lvchange", &["--yes", "--quiet", flag, value, &self.full(&lv.name())]).await.map(drop)
+        self.run(doing, "lvchange", &["--yes", "--quiet", flag, value, &self.full(&lv.name())])
+            .await
+            .map(drop)
     }
 }
 
 /// Whether a tool says that the group has no room, or that its pool takes nothing more.
 fn is_full(text: &str) -> bool {
-    ["insufficient free", "Insufficient", "not enough free", "No space left", "free extents", "free space in pool"]
-        .iter()
-        .any(|w| text.contains(w))
+    [
+        "insufficient free",
+        "Insufficient",
+        "not enough free",
+        "No space left",
+        "free extents",
+        "free space in pool",
+    ]
+    .iter()
+    .any(|w| text.contains(w))
 }
 
 fn odd(doing: &str, program: &str) -> StoreError {

@@ -17,7 +17,7 @@ pub(super) fn files() -> Files {
     Files { host: "kerby".into(), port: 10810, kernel, initrd: None, cmdline: "quiet".into() }
 }
 
-fn spec() -> Spec {
+pub(super) fn spec() -> Spec {
     Spec {
         name: name("small-1"),
         uuid: Uuid::from_u128(7),
