@@ -31,6 +31,7 @@ pub mod records;
 pub mod step;
 
 use crate::hypervisor::{HvEvent, Hypervisor};
+use crate::imports::nbd_client::{Imports, NbdError};
 use crate::state::State;
 use agent::{Agent, Identity};
 use boots::Boots;
@@ -57,6 +58,9 @@ pub enum DriverError {
     /// The settings are damaged.
     #[error(transparent)]
     State(#[from] crate::state::StateError),
+    /// What was imported is not known.
+    #[error(transparent)]
+    Imports(#[from] NbdError),
     /// The bus has ended.
     #[error("cannot go on without the bus: its thread has ended")]
     BusEnded,
@@ -82,12 +86,14 @@ pub async fn run(
         boot: publisher.boot(),
         hypervisor: hypervisor.kind(),
         address: hypervisor.address().into(),
+        imports: hypervisor.imports().is_some(),
     };
     let kept = state.kept()?;
     let mut agent = Agent::new(me, state.settings()?, kept, Receipts::new(publisher.boot()), clock.now());
     let mut events = hypervisor.events();
     let lender = Lender::new(&name, &publisher);
-    let (mut calls, mut ends) = Calls::new(hypervisor, Boots::open(state.dir())?, lender.clone());
+    let imports = hypervisor.imports().map(|dir| Imports::open(&dir)).transpose()?;
+    let (mut calls, mut ends) = Calls::new(hypervisor, Boots::open(state.dir())?, imports, lender.clone());
     let control = Topic::Control(name);
     tokio::pin!(shutdown);
 

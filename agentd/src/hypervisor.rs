@@ -5,7 +5,7 @@
 //! take effect later, so its outcome is asked, never assumed.
 
 use async_trait::async_trait;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use xvm_model::{
@@ -124,6 +124,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// migration brings one.
     fn boots_files(&self) -> bool {
         true
+    }
+
+    /// The directory in which it finds the exports of a lease as devices, each under its name, so that they must be there before
+    /// [`Hypervisor::create`], and before a migration brings a domain; none when it opens exports itself.
+    fn imports(&self) -> Option<PathBuf> {
+        None
     }
 
     /// Makes a domain that is forgotten when it is off, and boots it; its settings are kept with it. `boot` is the directory with the

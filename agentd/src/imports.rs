@@ -1,5 +1,5 @@
 //! What a server needs to have itself before a domain of imaged's can start: kernels and initial RAM file systems, kept by their content.
-//! (Disks need nothing: QEMU opens them from imaged by itself.)
+//! (QEMU opens disks from imaged by itself; for hypervisors that do not, see [`nbd_client`].)
 //!
 //! | file in the cache | what |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! Invariant: a name `boot.SHA256` appears only over content with that hash that is on the disk.
 
 mod answer;
+pub mod nbd_client;
 
 use sha2::{Digest, Sha256};
 use std::{

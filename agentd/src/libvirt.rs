@@ -252,6 +252,10 @@ impl Hypervisor for Libvirt {
         self.driver.kind
     }
 
+    fn imports(&self) -> Option<PathBuf> {
+        self.driver.imports.then(|| xvm_model::config::render::IMPORTS.into())
+    }
+
     fn address(&self) -> String {
         if let Some(uri) = &self.config.migrate_uri {
             return uri.clone();

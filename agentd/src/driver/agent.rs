@@ -8,7 +8,7 @@
 //!             └ a known id: the same answer again, with fresh news
 //!
 //!   start     begin ── call ends ─▶ ask the domain ─▶ outcome
-//!   create    fetch (what it boots from) ─▶ begin ─▶ as start
+//!   create    fetch (what it boots from) ─▶ import (its disks, where the hypervisor does not open them) ─▶ begin ─▶ as start
 //!   reboot    begin ── call ends ─▶ outcome
 //!   shutdown  wait  ── asked every 3 s ─▶ it is off: done | 120 s: failed | cancel
 //!   migrate   lease (made from a config: imaged lends it to the destination too) ─▶ begin
@@ -22,6 +22,7 @@
 //! | `jobs` | commands that go on |
 //! | `create` | domains that are made from a config |
 //! | `prepare` | what domains boot from: for one that is about to come, and for all |
+//! | `imported` | devices that are made of exports: who uses them |
 //! | `lease` | a second lease for a migration |
 //! | `migration` | where a domain is after its migration: both hypervisors are asked |
 //! | `resume` | domains that stand still because their disk did not answer |
@@ -35,6 +36,7 @@ mod commands;
 mod create;
 mod departed;
 mod help;
+mod imported;
 mod jobs;
 mod lease;
 mod migration;
@@ -72,6 +74,8 @@ pub struct Identity {
     pub hypervisor: HypervisorKind,
     /// Where other hypervisors reach it.
     pub address: Box<str>,
+    /// Whether it needs devices made of exports.
+    pub imports: bool,
 }
 
 /// What goes on with a domain, apart from what its hypervisor says of it.
@@ -120,6 +124,8 @@ pub struct Agent {
     departed: departed::List,
     /// Domains that are about to come, and the order to look after what they boot from.
     prepare: prepare::State,
+    /// Devices that are made of exports.
+    imported: imported::State,
     /// Domains that stand still because their disk did not answer.
     resume: resume::State,
     /// Which orders were seen, and how they were answered.
@@ -156,6 +162,7 @@ impl Agent {
             asking: BTreeMap::new(),
             departed: departed::List::default(),
             prepare: prepare::State::default(),
+            imported: imported::State::default(),
             resume: resume::State::default(),
             receipts,
             ids: 0,
@@ -194,6 +201,7 @@ impl Agent {
         self.short_timers();
         self.job_timers();
         self.prepare_timers();
+        self.imported_timers();
         self.resume_timers();
         self.help_timers();
         self.departed.expire(now.mono);
@@ -210,6 +218,7 @@ impl Agent {
         works
             .chain(self.departed.wake())
             .chain(self.prepare.wake())
+            .chain(self.imported.wake())
             .chain(self.resume.wake())
             .fold(self.beat.wake().min(self.help.wake()), Mono::min)
     }

@@ -5,13 +5,16 @@ use super::boots::Boots;
 use super::lender::{Lender, Wish};
 use super::step::{Effect, Id, Input, Op};
 use crate::hypervisor::{HvError, HvResult, Hypervisor, Moved, Progress};
-use crate::imports;
+use crate::imports::{
+    self,
+    nbd_client::{Imports, User},
+};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
 };
-use xvm_model::DomainName;
+use xvm_model::{DomainName, Grant};
 
 /// Ends that wait to be taken; more make the calls' tasks wait, not the memory grow.
 const ENDS: usize = 256;
@@ -22,6 +25,8 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub struct Calls {
     hypervisor: Arc<dyn Hypervisor>,
     boots: Arc<Boots>,
+    /// Exports as devices, where the hypervisor needs them.
+    imports: Option<Arc<Imports>>,
     lender: Lender,
     /// Leases that are asked for.
     lends: HashMap<Id, AbortHandle>,
@@ -34,17 +39,18 @@ impl Calls {
     pub fn new(
         hypervisor: Arc<dyn Hypervisor>,
         boots: Boots,
+        imports: Option<Imports>,
         lender: Lender,
     ) -> (Self, mpsc::Receiver<Input>) {
         let (ends, receiver) = mpsc::channel(ENDS);
-        let (boots, tasks) = (Arc::new(boots), JoinSet::new());
-        (Calls { hypervisor, boots, lender, lends: HashMap::new(), tasks, ends }, receiver)
+        let (boots, imports, tasks) = (Arc::new(boots), imports.map(Arc::new), JoinSet::new());
+        (Calls { hypervisor, boots, imports, lender, lends: HashMap::new(), tasks, ends }, receiver)
     }
 
     /// Begins the call that an effect wants; effects that are no calls are not for here.
     pub fn begin(&mut self, effect: Effect) {
         let (hv, ends) = (self.hypervisor.clone(), self.ends.clone());
-        let (boots, lender) = (self.boots.clone(), self.lender.clone());
+        let (boots, imports, lender) = (self.boots.clone(), self.imports.clone(), self.lender.clone());
         self.lends.retain(|_, task| !task.is_finished());
         let lends = match &effect {
             Effect::Unlend { op } => {
@@ -64,9 +70,21 @@ impl Calls {
                     let result = lender.lend(wish).await;
                     Input::Lent { op, name, result }
                 }
-                Effect::Update { here } => {
-                    let none = || Ok("this hypervisor boots from no files: nothing to do".to_owned());
-                    Input::Updated(if hv.boots_files() { boots.update(&here).await } else { none() })
+                Effect::Update { here, users, grants } => {
+                    let boots = hv.boots_files().then_some(&*boots);
+                    Input::Updated(update((boots, imports.as_deref()), &here, &users, &grants).await)
+                }
+                Effect::Tidy { users } => {
+                    if let Some(imports) = imports {
+                        match imports.tidy(&users).await {
+                            Ok(0) => {}
+                            Ok(dropped) => {
+                                tracing::info!(dropped, "exports that nobody uses are devices no more");
+                            }
+                            Err(error) => tracing::error!(%error, "an import is left"),
+                        }
+                    }
+                    return;
                 }
                 Effect::Sample { query } => {
                     let (host, domains) = tokio::join!(hv.host(), hv.domains());
@@ -85,7 +103,7 @@ impl Calls {
                     if !quiet {
                         tracing::info!(%name, ?what, "begin");
                     }
-                    let result = operate((&*hv, &boots), op, &name, what, &ends).await;
+                    let result = operate((&*hv, &boots, imports.as_deref()), op, &name, what, &ends).await;
                     if let Err(error) = &result
                         && !quiet
                     {
@@ -123,8 +141,29 @@ fn panicked(error: JoinError) -> Result<(), String> {
     if error.is_panic() { Err(error.to_string()) } else { Ok(()) }
 }
 
+/// Looks after all that is imported, of either kind; one that fails does not keep the other from it.
+async fn update(
+    (boots, imports): (Option<&Boots>, Option<&Imports>),
+    here: &[DomainName],
+    users: &[User],
+    grants: &[Grant],
+) -> Result<String, String> {
+    let mut said = Vec::new();
+    if let Some(imports) = imports {
+        said.push(imports.update(users, grants).await.map_err(|e| e.to_string()));
+    }
+    if let Some(boots) = boots {
+        said.push(boots.update(here).await);
+    }
+    if said.is_empty() {
+        return Ok("this hypervisor boots from no files: nothing to do".into());
+    }
+    let said: Result<Vec<String>, String> = said.into_iter().collect();
+    said.map(|sentences| sentences.join("; "))
+}
+
 async fn operate(
-    (hv, boots): (&dyn Hypervisor, &Boots),
+    (hv, boots, imports): (&dyn Hypervisor, &Boots, Option<&Imports>),
     op: Id,
     name: &DomainName,
     what: Op,
@@ -133,6 +172,10 @@ async fn operate(
     match what {
         Op::Fetch(_) if !hv.boots_files() => Ok(()),
         Op::Fetch(boot) => boots.fetch(name, &boot).await.map_err(HvError::Refused),
+        Op::Import(grant) => match imports {
+            Some(imports) => imports.attach(&grant).await.map_err(|e| HvError::Refused(e.to_string())),
+            None => Ok(()),
+        },
         Op::Create(spec) => hv.create(&spec, boots.dir()).await,
         Op::Start => hv.start(name).await,
         Op::Pause => hv.pause(name).await,

@@ -13,6 +13,7 @@
 
 use super::kept::Kept;
 use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress};
+use crate::imports::nbd_client::User;
 use uuid::Uuid;
 use xvm_model::negotiation::Say;
 use xvm_model::spec::Boot;
@@ -30,6 +31,8 @@ pub struct Id(pub u64);
 pub enum Op {
     /// The files that the domain boots from are fetched, where its hypervisor needs any.
     Fetch(Box<Boot>),
+    /// The exports of a lease become devices of the server, where its hypervisor needs that.
+    Import(Box<Grant>),
     /// See [`crate::hypervisor::Hypervisor::create`].
     Create(Box<Spec>),
     /// See [`crate::hypervisor::Hypervisor::start`].
@@ -201,10 +204,19 @@ pub enum Effect {
         /// The request's number.
         op: Id,
     },
-    /// Look after the files that domains boot from: drop those that none of these domains needs, fetch what lacks.
+    /// Look after what is imported: drop what none of these domains needs, get what lacks.
     Update {
         /// The domains that are here.
         here: Vec<DomainName>,
+        /// Who uses devices made of exports; nobody where the hypervisor opens exports itself.
+        users: Vec<User>,
+        /// The leases whose exports are to be devices.
+        grants: Vec<Grant>,
+    },
+    /// Drop the devices made of exports that none of these uses; nothing is answered.
+    Tidy {
+        /// Who uses some.
+        users: Vec<User>,
     },
     /// Keep these settings on disk, and say whether that went well.
     Save(ServerSettings),

@@ -4,8 +4,8 @@ use super::{LibvirtConfig, drivers::Driver, fault, pool::Pool, raw, settings, st
 use crate::hypervisor::{HvError, HvResult};
 use std::{path::Path, time::Duration};
 use virt::{connect::Connect, error::Error};
+use xvm_model::Spec;
 use xvm_model::config::render::{CONSOLES, IMPORTS, Site, libvirt_xml};
-use xvm_model::{HypervisorKind, Spec};
 
 /// How long a start may take: the storage is reached, and on Xen the guest's memory is made.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ pub async fn run(
     spec: &Spec,
     boot: &Path,
 ) -> HvResult<()> {
-    let (name, kind) = (spec.name.clone(), driver.kind);
+    let (name, kind, imports) = (spec.name.clone(), driver.kind, driver.imports);
     let (bridge, kvm) = (config.bridge.clone(), config.kvm);
     let system = config.uri.contains("/system");
     let boot = boot.to_str().map(str::to_owned);
@@ -30,7 +30,7 @@ pub async fn run(
         let site = Site {
             boot: &boot,
             bridge: bridge.as_deref(),
-            imports: (kind == HypervisorKind::Xen).then_some(IMPORTS),
+            imports: imports.then_some(IMPORTS),
             metadata: &settings::element(&spec.settings),
             emulator: None,
             // a user's own daemon may not write there

@@ -19,6 +19,8 @@ pub struct Driver {
     pub abort: bool,
     /// Whether a migration tells how much of the memory is over, and takes a new longest pause while it runs.
     pub progress: bool,
+    /// Whether it does not open network block exports itself, so that the server makes devices of them first.
+    pub imports: bool,
     /// A migration without a sign of life for so long is taken for hung.
     pub patience: Duration,
 }
@@ -33,6 +35,7 @@ pub const DRIVERS: &[Driver] = &[
         reach: Some(("qemu+tcp://", "/system")),
         abort: true,
         progress: true,
+        imports: false,
         patience: Duration::from_secs(60),
     },
     Driver {
@@ -43,6 +46,7 @@ pub const DRIVERS: &[Driver] = &[
         reach: Some(("xen+tcp://", "/")),
         abort: false,
         progress: false,
+        imports: true,
         patience: Duration::from_secs(1800),
     },
     Driver {
@@ -53,6 +57,7 @@ pub const DRIVERS: &[Driver] = &[
         reach: None,
         abort: false,
         progress: false,
+        imports: false,
         patience: Duration::from_secs(60),
     },
     Driver {
@@ -63,6 +68,7 @@ pub const DRIVERS: &[Driver] = &[
         reach: None,
         abort: true,
         progress: true,
+        imports: false,
         patience: Duration::from_secs(600),
     },
 ];

@@ -6,6 +6,7 @@
 //! | `names` | what logical volumes are called |
 //! | `tools` | LVM's tools and their reports |
 //! | `blocks` | zeros and copies |
+//! | `heal` | what a crash left |
 //!
 //! In a thin pool a copy is a snapshot, made in a moment, and new blocks read as zeros. Without one a volume is made zero first, for
 //! what a former user of its blocks wrote is not the next one's to read, and a copy takes as long as its bytes.
@@ -14,6 +15,7 @@
 //! real name, and the first that loses it. [`Store::list`], which imaged begins with, ends what a crash left half done.
 
 mod blocks;
+mod heal;
 mod names;
 mod tools;
 
@@ -21,7 +23,7 @@ use super::{Listing, Store, StoreError, Volume};
 use async_trait::async_trait;
 use names::{Role, fits, lv_name};
 use std::path::{Path, PathBuf};
-use tools::{Contents, Lv, TAG, Tools, dirty_tag};
+use tools::{Lv, TAG, Tools, dirty_tag};
 use xvm_model::{ConfigName, images::StoreRoom};
 
 /// A pool that is fuller takes no new volumes: what writes to those that there are needs the rest.
@@ -54,14 +56,6 @@ impl LvmStore {
         Path::new("/dev").join(&self.tools.group).join(lv_name(role, config, volume))
     }
 
-    /// Those of one config that have a role, the disk first.
-    async fn of(&self, doing: &str, config: &ConfigName, role: Role) -> Result<Vec<Lv>, StoreError> {
-        let mut found = self.tools.contents(doing).await?.ours;
-        found.retain(|lv| lv.config == *config && lv.role == role);
-        found.sort_by_key(|lv| lv.volume);
-        Ok(found)
-    }
-
     async fn one(
         &self,
         doing: &str,
@@ -69,12 +63,13 @@ impl LvmStore {
         role: Role,
         volume: Volume,
     ) -> Result<Option<Lv>, StoreError> {
-        Ok(self.of(doing, config, role).await?.into_iter().find(|lv| lv.volume == volume))
+        Ok(self.tools.contents(doing).await?.find(config, role, volume).cloned())
     }
 
     async fn drop_all(&self, doing: &str, config: &ConfigName, role: Role) -> Result<(), StoreError> {
-        for lv in self.of(doing, config, role).await? {
-            self.tools.remove(doing, &lv).await?;
+        let contents = self.tools.contents(doing).await?;
+        for lv in contents.of(config, role) {
+            self.tools.remove(doing, lv).await?;
         }
         Ok(())
     }
@@ -89,19 +84,19 @@ impl LvmStore {
     ) -> Result<PathBuf, StoreError> {
         fits(&self.tools.group, config).map_err(|why| StoreError::Failed { doing: doing.into(), why })?;
         let contents = self.tools.contents(doing).await?;
-        if let Some(lv) = find(&contents, config, Role::New, volume) {
+        if let Some(lv) = contents.find(config, Role::New, volume) {
             self.tools.remove(doing, lv).await?;
         }
         // a name that somebody else uses would be in the way only when all the work is done
         for role in [Role::Whole, Role::New, Role::Old, Role::Removed] {
             let name = lv_name(role, config, volume);
-            if contents.others.contains(&name) {
+            if contents.others.iter().any(|other| other.name == name) {
                 let what = format!("a logical volume {} that is not xvm's", self.tools.full(&name));
                 return Err(StoreError::Exists { doing: doing.into(), what });
             }
         }
         if let Some(pool) = &self.pool
-            && self.tools.pool(doing, pool).await?.full > FULL
+            && self.tools.pool(doing, &contents, pool)?.full > FULL
         {
             return Err(StoreError::NoSpace {
                 doing: doing.into(),
@@ -136,64 +131,9 @@ impl LvmStore {
         }
     }
 
-    /// Ends what a crash left half done.
-    async fn heal(&self, doing: &str) -> Result<Vec<Lv>, StoreError> {
-        if let Some(pool) = &self.pool
-            && !self.tools.pool(doing, pool).await?.zero
-        {
-            let full = self.tools.full(pool);
-            let why = format!(
-                "new blocks of the thin pool {full} show what a former user of them wrote; `lvchange --zero y {full}` ends that"
-            );
-            return Err(StoreError::Failed { doing: doing.into(), why });
-        }
-        let contents = self.tools.contents(doing).await?;
-        let has = |lv: &Lv, role, volume| find(&contents, &lv.config, role, volume).is_some();
-        for lv in &contents.ours {
-            match (lv.role, lv.volume) {
-                // another has its place, or was to get it
-                (Role::Old, volume) if has(lv, Role::Whole, volume) => self.tools.remove(doing, lv).await?,
-                (Role::Old, _) => self.tools.turn(doing, lv, Role::Whole).await?,
-                // its config was being purged
-                (Role::Removed, Volume::Swap) if !has(lv, Role::Removed, Volume::Disk) => {
-                    self.tools.remove(doing, lv).await?;
-                }
-                // its config was being removed, or restored
-                (Role::Whole, Volume::Swap)
-                    if !has(lv, Role::Whole, Volume::Disk)
-                        && has(lv, Role::Removed, Volume::Disk)
-                        && !has(lv, Role::Removed, Volume::Swap) =>
-                {
-                    self.tools.turn(doing, lv, Role::Removed).await?;
-                }
-                _ => {}
-            }
-        }
-        let ours = self.tools.contents(doing).await?.ours;
-        for lv in ours.iter().filter(|lv| lv.role == Role::Whole) {
-            if !lv.active {
-                self.tools.change(doing, lv, "--activate", "y").await?;
-            }
-            self.clean(doing, lv).await?;
-        }
-        Ok(ours)
-    }
-
-    /// Makes zero what a volume has grown by.
-    async fn clean(&self, doing: &str, lv: &Lv) -> Result<(), StoreError> {
-        let Some(from) = lv.dirty else { return Ok(()) };
-        let device = self.device(lv.role, &lv.config, lv.volume);
-        blocks::zero(device, from, lv.bytes).await.map_err(|e| StoreError::of(doing, self.place(), &e))?;
-        self.tools.change(doing, lv, "--deltag", &dirty_tag(from)).await
-    }
-
     fn place(&self) -> &Path {
         Path::new(&self.tools.group)
     }
-}
-
-fn find<'a>(contents: &'a Contents, config: &ConfigName, role: Role, volume: Volume) -> Option<&'a Lv> {
-    contents.ours.iter().find(|lv| lv.config == *config && lv.role == role && lv.volume == volume)
 }
 
 fn missing(doing: String, what: impl Into<String>) -> StoreError {
@@ -211,7 +151,8 @@ impl Store for LvmStore {
         let (total, free) = match &self.pool {
             None => self.tools.group_room(&doing).await?,
             Some(pool) => {
-                let pool = self.tools.pool(&doing, pool).await?;
+                let contents = self.tools.contents(&doing).await?;
+                let pool = self.tools.pool(&doing, &contents, pool)?;
                 #[allow(
                     clippy::cast_precision_loss,
                     clippy::cast_possible_truncation,
@@ -229,10 +170,8 @@ impl Store for LvmStore {
         let doing = format!("make the {volume} of {config}");
         let device = self.make_empty(&doing, config, volume, bytes).await?;
         if self.pool.is_none() {
-            // the last extent may be larger than what was asked for
-            let lv = self.one(&doing, config, Role::New, volume).await?;
-            let bytes = lv.map_or(bytes, |lv| lv.bytes);
-            blocks::zero(device.clone(), 0, bytes)
+            // all of it: the last extent may be larger than what was asked for
+            blocks::zero(device.clone(), 0, None)
                 .await
                 .map_err(|e| StoreError::of(doing, self.place(), &e))?;
         }
@@ -260,18 +199,19 @@ impl Store for LvmStore {
 
     async fn commit(&self, config: &ConfigName) -> Result<(), StoreError> {
         let doing = format!("put the new volumes of {config} in their place");
-        let made = self.of(&doing, config, Role::New).await?;
-        if made.is_empty() {
+        let contents = self.tools.contents(&doing).await?;
+        if contents.of(config, Role::New).next().is_none() {
             return Err(missing(doing, "such volume"));
         }
-        let there = self.of(&doing, config, Role::Whole).await?;
-        self.drop_all(&doing, config, Role::Old).await?;
-        for lv in made.iter().rev() {
+        for lv in contents.of(config, Role::Old) {
+            self.tools.remove(&doing, lv).await?;
+        }
+        for lv in contents.of(config, Role::New).rev() {
             let device = self.device(Role::New, config, lv.volume);
             let synced = tokio::task::spawn_blocking(move || std::fs::File::open(device)?.sync_all());
             let synced = synced.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
             synced.map_err(|e| StoreError::of(doing.as_str(), self.place(), &e))?;
-            let old = there.iter().find(|old| old.volume == lv.volume);
+            let old = contents.find(config, Role::Whole, lv.volume);
             if let Some(old) = old {
                 self.tools.turn(&doing, old, Role::Old).await?;
             }
@@ -329,27 +269,29 @@ impl Store for LvmStore {
 
     async fn remove(&self, config: &ConfigName) -> Result<(), StoreError> {
         let doing = format!("remove the volumes of {config}");
-        let whole = self.of(&doing, config, Role::Whole).await?;
-        if whole.is_empty() {
+        let contents = self.tools.contents(&doing).await?;
+        if contents.of(config, Role::Whole).next().is_none() {
             return Err(missing(doing, "such volume"));
         }
-        self.drop_all(&doing, config, Role::Removed).await?;
-        for lv in whole {
-            self.tools.turn(&doing, &lv, Role::Removed).await?;
+        for lv in contents.of(config, Role::Removed) {
+            self.tools.remove(&doing, lv).await?;
+        }
+        for lv in contents.of(config, Role::Whole) {
+            self.tools.turn(&doing, lv, Role::Removed).await?;
         }
         Ok(())
     }
 
     async fn restore(&self, config: &ConfigName) -> Result<(), StoreError> {
         let doing = format!("restore the volumes of {config}");
-        if !self.of(&doing, config, Role::Whole).await?.is_empty() {
+        let contents = self.tools.contents(&doing).await?;
+        if contents.of(config, Role::Whole).next().is_some() {
             return Err(StoreError::Exists { doing, what: "a config with volumes of that name".into() });
         }
-        let removed = self.of(&doing, config, Role::Removed).await?;
-        if removed.is_empty() {
+        if contents.of(config, Role::Removed).next().is_none() {
             return Err(missing(doing, "such volume"));
         }
-        for lv in removed.iter().rev() {
+        for lv in contents.of(config, Role::Removed).rev() {
             self.tools.turn(&doing, lv, Role::Whole).await?;
         }
         Ok(())

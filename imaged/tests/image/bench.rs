@@ -17,6 +17,7 @@ use xvm_imaged::image::{self, BootFiles, BuildError, Order, Paths, Site, Stage};
 use xvm_model::{ConfigName, config::Config};
 
 /// Ends the test, loudly, when the machine lacks something.
+#[allow(unused_macros)]
 macro_rules! requires {
     ($name:literal: root $(, $tool:literal)*) => {
         let mut missing: Vec<&str> = Vec::new();
@@ -30,6 +31,7 @@ macro_rules! requires {
         }
     };
 }
+#[allow(unused_imports)]
 pub(crate) use requires;
 
 /// Whether a program is there.

@@ -32,10 +32,7 @@ impl Theirs {
     fn make(group: &str, names: &[&str], more: &[&str]) -> Theirs {
         let made = Theirs(names.iter().map(|n| format!("{group}/{n}")).collect());
         for name in names {
-            tool(
-                "lvcreate",
-                &[&["-q", "-y", "-Zn", "-Wn", "-L", "8M", "-n", name, group][..], more].concat(),
-            );
+            tool("lvcreate", &[&["-q", "-y", "-L", "8M", "-n", name, group][..], more].concat());
         }
         made
     }

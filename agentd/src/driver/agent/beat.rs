@@ -152,6 +152,7 @@ impl Agent {
         }
         if heard_all {
             self.help_sampled();
+            self.imported_sampled();
         }
     }
 

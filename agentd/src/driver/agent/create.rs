@@ -27,17 +27,17 @@ impl Agent {
             Some(boot) => {
                 ("fetch", Stage::Fetching { op: self.begin(name, Op::Fetch(Box::new(boot))), spec })
             }
-            None => ("begin", Stage::Called { op: self.begin(name, Op::Create(spec)) }),
+            None => self.create_next(name, spec, false),
         };
         self.accept_job(By::Order(&ticket), domain, JobKind::Start, phase, None, stage);
     }
 
-    /// What it boots from is here.
-    pub(super) fn fetched(&mut self, name: &DomainName, spec: Box<Spec>) {
-        let op = self.begin(name, Op::Create(spec));
+    /// What it boots from is here; when it is `imported`, so are its disks.
+    pub(super) fn create_on(&mut self, name: &DomainName, spec: Box<Spec>, imported: bool) {
+        let (phase, stage) = self.create_next(name, spec, imported);
         if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
-            run.stage = Stage::Called { op };
-            run.job.phase = "begin".into();
+            run.stage = stage;
+            run.job.phase = phase.into();
         }
         self.publish_domain(name);
     }
@@ -88,6 +88,15 @@ impl Agent {
             return cannot(Code::Permission, format!("the domain is pinned to {}", spec.settings.pin));
         }
         self.check_apart(&coming(spec))
+    }
+
+    /// The step before it is made, or its making.
+    fn create_next(&mut self, name: &DomainName, spec: Box<Spec>, imported: bool) -> (&'static str, Stage) {
+        if self.me.imports && !imported {
+            let grant = Box::new(spec.grant.clone());
+            return ("import", Stage::Importing { op: self.begin(name, Op::Import(grant)), spec });
+        }
+        ("begin", Stage::Called { op: self.begin(name, Op::Create(spec)) })
     }
 }
 

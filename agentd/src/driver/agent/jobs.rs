@@ -46,6 +46,13 @@ pub(super) enum Stage {
         /// What follows.
         spec: Box<Spec>,
     },
+    /// Create: its exports become devices.
+    Importing {
+        /// The operation.
+        op: Id,
+        /// What follows.
+        spec: Box<Spec>,
+    },
     /// Start, create, reboot: the call runs.
     Called { op: Id },
     /// Start, create: the call has ended, the domain is asked.
@@ -96,6 +103,7 @@ impl Running {
     pub(super) fn op(&self) -> Option<Id> {
         match &self.stage {
             Stage::Fetching { op, .. }
+            | Stage::Importing { op, .. }
             | Stage::Called { op }
             | Stage::Marking { op, .. }
             | Stage::Moving { op, .. } => Some(*op),
@@ -107,6 +115,7 @@ impl Running {
     pub(super) fn wake(&self) -> Option<Mono> {
         let stage = match &self.stage {
             Stage::Fetching { .. }
+            | Stage::Importing { .. }
             | Stage::Called { .. }
             | Stage::Leasing { .. }
             | Stage::Marking { .. }
@@ -171,10 +180,10 @@ impl Agent {
                 };
                 self.end_job(name, outcome);
             }
-            Stage::Fetching { spec, .. } => match result {
+            Stage::Fetching { spec, .. } | Stage::Importing { spec, .. } => match result {
                 Ok(_) => {
-                    let spec = spec.clone();
-                    self.fetched(name, spec);
+                    let (spec, imported) = (spec.clone(), matches!(run.stage, Stage::Importing { .. }));
+                    self.create_on(name, spec, imported);
                 }
                 Err(error) => self.end_job(name, Err(error.failure(&format!("create {name}")))),
             },
@@ -234,6 +243,7 @@ impl Agent {
         }
         match &mut run.stage {
             Stage::Fetching { .. }
+            | Stage::Importing { .. }
             | Stage::Called { .. }
             | Stage::Leasing { .. }
             | Stage::Marking { .. }
@@ -291,6 +301,7 @@ impl Agent {
         }
         match &mut run.stage {
             Stage::Fetching { .. }
+            | Stage::Importing { .. }
             | Stage::Called { .. }
             | Stage::Leasing { .. }
             | Stage::Marking { .. }

@@ -1,4 +1,5 @@
-//! What domains boot from: fetched before a migration brings one, and looked after when somebody asks for that (`update-imports`).
+//! What domains boot from, and their disks where the hypervisor does not open them itself: here before a migration brings a domain, and
+//! looked after when somebody asks for that (`update-imports`).
 
 use super::{
     Agent,
@@ -29,6 +30,8 @@ pub(super) struct State {
 struct Coming {
     ticket: Ticket,
     name: DomainName,
+    /// The lease whose exports are to become devices after this operation.
+    then: Option<Box<Grant>>,
     until: Mono,
 }
 
@@ -41,6 +44,11 @@ struct Updating {
 }
 
 impl State {
+    /// The domains that are about to come.
+    pub(super) fn coming(&self) -> impl Iterator<Item = &DomainName> {
+        self.coming.values().map(|c| &c.name)
+    }
+
     /// Whether an operation is one of these.
     pub(super) fn is(&self, op: Id) -> bool {
         self.coming.contains_key(&op)
@@ -74,19 +82,29 @@ impl Agent {
             let why = format!("{COMING} domains are about to come already; try again later");
             return self.refuse(&ticket, about, cannot(Code::Busy, &why));
         }
-        let Some(boot) = boot else {
-            let text = format!("{name} may come: it boots from its disk").into();
-            return self.answer(&ticket, about, Answer::Done { text });
+        let grant = self.me.imports.then(|| Box::new(grant.clone()));
+        let (what, then) = match (boot, grant) {
+            (Some(boot), grant) => (Op::Fetch(boot), grant),
+            (None, Some(grant)) => (Op::Import(grant), None),
+            (None, None) => {
+                let text = format!("{name} may come: it boots from its disk").into();
+                return self.answer(&ticket, about, Answer::Done { text });
+            }
         };
         self.send(&ticket, Answer::Working, None);
-        let op = self.begin(name, Op::Fetch(boot));
+        let op = self.begin(name, what);
         let until = self.now.mono.plus(PREPARE_MS);
-        self.prepare.coming.insert(op, Coming { ticket, name: name.clone(), until });
+        self.prepare.coming.insert(op, Coming { ticket, name: name.clone(), then, until });
     }
 
-    /// The fetching has ended.
+    /// The fetching, or the import of its disks, has ended.
     pub(super) fn prepared(&mut self, op: Id, name: &DomainName, result: HvResult<()>) {
-        let Some(coming) = self.prepare.coming.remove(&op) else { return };
+        let Some(mut coming) = self.prepare.coming.remove(&op) else { return };
+        if let (Ok(()), Some(grant)) = (&result, coming.then.take()) {
+            let op = self.begin(name, Op::Import(grant));
+            self.prepare.coming.insert(op, coming);
+            return;
+        }
         let answer = match result {
             Ok(()) => {
                 Answer::Done { text: format!("{name} may come: all that it boots from is here").into() }
@@ -118,7 +136,8 @@ impl Agent {
         self.send(&ticket, Answer::Working, None);
         let until = self.now.mono.plus(UPDATE_MS);
         self.prepare.updating = Some(Updating { ticket: Some(ticket), until });
-        self.out.push(Effect::Update { here });
+        let (users, grants) = (self.import_users(), self.import_grants());
+        self.out.push(Effect::Update { here, users, grants });
     }
 
     pub(super) fn updated(&mut self, result: Result<String, String>) {

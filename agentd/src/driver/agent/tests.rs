@@ -3,6 +3,7 @@
 mod beat;
 mod create;
 mod help;
+mod imported;
 mod jobs;
 mod lease;
 mod migration;
@@ -62,6 +63,7 @@ impl Rig {
             boot: Boot(5),
             hypervisor: HypervisorKind::Sim,
             address: "here:1".into(),
+            imports: false,
         };
         let now = Now { mono: Mono(10_000), wall: Wall(1_000_000) };
         let agent =

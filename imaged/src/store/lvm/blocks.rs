@@ -4,7 +4,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::{
     fs::File,
-    io,
+    io::{self, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,10 +18,11 @@ const READ: usize = 1 << 20;
 /// Zeros are looked for in parts of this size, the usual size of a thin pool's chunks.
 const PART: usize = 64 << 10;
 
-/// Makes `from..to` of a device zero, for good. Dropping the future ends it after a moment.
-pub(super) async fn zero(device: PathBuf, from: u64, to: u64) -> io::Result<()> {
+/// Makes `from..to` of a device zero, for good; without `to` up to its end. Dropping the future ends it after a moment.
+pub(super) async fn zero(device: PathBuf, from: u64, to: Option<u64>) -> io::Result<()> {
     stoppable(move |stop| {
-        let file = File::options().write(true).open(device)?;
+        let mut file = File::options().write(true).open(device)?;
+        let to = to.map_or_else(|| file.seek(SeekFrom::End(0)), Ok)?;
         zero_part(&file, from, to, stop)?;
         file.sync_all()
     })
@@ -110,7 +111,7 @@ mod tests {
         std::fs::write(&b, vec![7; usize::try_from(bytes).expect("fits")]).expect("file");
         copy(a.clone(), b.clone(), bytes).await.expect("copied");
         assert!(std::fs::read(&a).expect("a") == std::fs::read(&b).expect("b"));
-        zero(b.clone(), 4096, bytes).await.expect("zero");
+        zero(b.clone(), 4096, None).await.expect("zero");
         let mut wanted = vec![0; usize::try_from(bytes).expect("fits")];
         wanted[0] = b'x';
         assert!(std::fs::read(&b).expect("b") == wanted);

@@ -37,8 +37,33 @@ impl Lv {
 pub(super) struct Contents {
     /// Ours.
     pub ours: Vec<Lv>,
-    /// The names of all others.
-    pub others: Vec<String>,
+    /// All others.
+    pub others: Vec<Other>,
+}
+
+impl Contents {
+    /// One of ours.
+    pub fn find(&self, config: &ConfigName, role: Role, volume: Volume) -> Option<&Lv> {
+        self.of(config, role).find(|lv| lv.volume == volume)
+    }
+
+    /// Those of one config that have a role, the disk first.
+    pub fn of(&self, config: &ConfigName, role: Role) -> impl DoubleEndedIterator<Item = &Lv> {
+        let find = move |volume: &Volume| {
+            self.ours.iter().find(|lv| lv.config == *config && lv.role == role && lv.volume == *volume)
+        };
+        Volume::ALL.iter().filter_map(find)
+    }
+}
+
+/// A logical volume that is not ours.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub name: String,
+    /// What LVM calls its kind: `linear`, `thin-pool`.
+    kind: String,
+    /// When it is an active thin pool.
+    pool: Option<Pool>,
 }
 
 /// A thin pool.
@@ -158,13 +183,16 @@ impl Tools {
 
     /// All logical volumes of the group.
     pub async fn contents(&self, doing: &str) -> Result<Contents, StoreError> {
-        let columns = "lv_name,lv_size,lv_tags,lv_active,pool_lv";
+        let columns = "lv_name,lv_size,lv_tags,lv_active,pool_lv,segtype,zero,data_percent,metadata_percent";
         let part = self.report(doing, "lvs", columns, &self.group).await?;
         let mut contents = Contents::default();
         for row in part.lv {
             match ours(&row) {
                 Some(lv) => contents.ours.push(lv),
-                None => contents.others.push(row.lv_name),
+                None => {
+                    let pool = thin_pool(&row);
+                    contents.others.push(Other { name: row.lv_name, kind: row.segtype, pool });
+                }
             }
         }
         Ok(contents)
@@ -178,26 +206,17 @@ impl Tools {
     }
 
     /// A thin pool of the group.
-    pub async fn pool(&self, doing: &str, pool: &str) -> Result<Pool, StoreError> {
-        let failed = |why| StoreError::Failed { doing: doing.into(), why };
-        let columns = "lv_name,lv_size,segtype,zero,data_percent,metadata_percent";
-        let part = self.report(doing, "lvs", columns, &self.group).await?;
-        let row = part.lv.into_iter().find(|row| row.lv_name == pool);
-        let row = row.ok_or_else(|| {
-            failed(format!("there is no thin pool {pool} in the volume group {}", self.group))
-        })?;
-        if row.segtype != "thin-pool" {
-            return Err(failed(format!("{}/{pool} is no thin pool but {}", self.group, row.segtype)));
-        }
-        let share = |text: &str| text.parse::<f64>().ok().map(|p| (p / 100.0).clamp(0.0, 1.0));
-        let (used, meta) = (share(&row.data_percent), share(&row.metadata_percent));
-        match (row.lv_size.parse(), used, meta) {
-            (Ok(bytes), Some(used), Some(meta)) => {
-                Ok(Pool { bytes, used, full: used.max(meta), zero: row.zero == "zero" })
+    pub fn pool(&self, doing: &str, contents: &Contents, pool: &str) -> Result<Pool, StoreError> {
+        let (group, doing) = (&self.group, doing.into());
+        let why = match contents.others.iter().find(|other| other.name == pool) {
+            Some(Other { pool: Some(pool), .. }) => return Ok(*pool),
+            Some(Other { kind, .. }) if kind == "thin-pool" => {
+                format!("the thin pool {group}/{pool} is not active")
             }
-            (Ok(_), ..) => Err(failed(format!("the thin pool {}/{pool} is not active", self.group))),
-            _ => Err(odd(doing, "lvs")),
-        }
+            Some(Other { kind, .. }) => format!("{group}/{pool} is no thin pool but {kind}"),
+            None => format!("there is no thin pool {pool} in the volume group {group}"),
+        };
+        Err(StoreError::Failed { doing, why })
     }
 
     /// `GROUP/NAME`.
@@ -250,6 +269,15 @@ fn ours(row: &LvRow) -> Option<Lv> {
     let pool = Some(row.pool_lv.clone()).filter(|p| !p.is_empty());
     let (bytes, active) = (row.lv_size.parse().ok()?, row.lv_active == "active");
     Some(Lv { role, config, volume, bytes, pool, active, dirty })
+}
+
+/// A row as an active thin pool.
+fn thin_pool(row: &LvRow) -> Option<Pool> {
+    let share = |text: &str| text.parse::<f64>().ok().map(|p| (p / 100.0).clamp(0.0, 1.0));
+    let (used, meta) = (share(&row.data_percent)?, share(&row.metadata_percent)?);
+    let zero = row.zero == "zero";
+    let is = row.segtype == "thin-pool";
+    is.then_some(Pool { bytes: row.lv_size.parse().ok()?, used, full: used.max(meta), zero })
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Agent {
             let text = format!("{name} does not migrate").into();
             return self.answer(&ticket, about, Answer::Done { text });
         }
-        if let Stage::Fetching { .. } = run.stage {
+        if let Stage::Fetching { .. } | Stage::Importing { .. } = run.stage {
             self.end_job(
                 name,
                 Err(Failure::busy(format!("cannot create {name}: cancelled before it began"))),

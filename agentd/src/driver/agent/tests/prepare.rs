@@ -13,7 +13,7 @@ impl Rig {
 
     fn update(&mut self) -> Option<Vec<DomainName>> {
         self.order(Order::Server { command: ServerCommand::UpdateImports });
-        self.take(|e| if let Effect::Update { here } = e { Some(here.clone()) } else { None })
+        self.take(|e| if let Effect::Update { here, .. } = e { Some(here.clone()) } else { None })
     }
 }
 
