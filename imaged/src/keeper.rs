@@ -20,16 +20,25 @@
 //! | `entry` | one config |
 //! | `commands` | orders: once, checked, answered |
 //! | `works` | builds, copies, changes of volumes |
-//! | `start` | from a lease to a running domain; migrations |
+//! | `settings` | what may be set when |
+//! | `start`, `choice` | from a lease to a running domain; on which server |
+//! | `exports` | what is to be exported |
+//! | `lend` | the second lease of a migration |
 //! | `servers` | what servers say, and what becomes of leases |
+//! | `rescue` | leases and domains that do not fit together; `restart always` |
 //! | `files` | definitions that people edit |
 //! | `tell` | what others are told |
 
+mod choice;
 mod commands;
 mod entry;
+mod exports;
 mod files;
 pub mod kept;
+mod lend;
+mod rescue;
 mod servers;
+mod settings;
 mod start;
 pub mod step;
 mod tell;

@@ -2,9 +2,9 @@
 //! what cannot change now waits until it can.
 
 use super::Keeper;
-use super::commands::needs_work;
 use super::entry::Entry;
 use super::kept::Image;
+use super::settings::needs_work;
 use super::step::{Task, Ticket};
 use xvm_model::config::settings::{SETTINGS, When};
 use xvm_model::{Answer, Code, Config, ConfigName, Failure, JobKind, Outcome};
