@@ -8,6 +8,8 @@ mod debian;
 mod fence;
 #[path = "configs/qemu/kills.rs"]
 mod kills;
+#[path = "configs/qemu/net.rs"]
+mod net;
 #[path = "configs/qemu/records.rs"]
 mod records;
 #[path = "configs/qemu/scene.rs"]
