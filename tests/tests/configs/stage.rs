@@ -29,6 +29,12 @@ pub fn order_anew(tree: &Tree, path: &str, line: &str) {
     wait_for(&format!("{line} > {path}"), || match tree.put(path, format!("{line}\n")) {
         Ok(()) => Some(()),
         Err(e) if e.raw_os_error() == Some(nix::libc::ETIMEDOUT) => None,
+        // it has not heard all servers yet
+        Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {
+            let why = tree.refusal(path, &e).sentence;
+            assert!(why.contains("no such server"), "{line} > {path}: {why}");
+            None
+        }
         Err(e) => panic!("{line} > {path}: {e}"),
     });
 }

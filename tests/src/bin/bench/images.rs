@@ -4,7 +4,7 @@
 use crate::{
     Effort,
     stats::{compare, median},
-    table::{Line, Table, millis, none, times},
+    table::{Line, Table, millis, none, times, unit},
 };
 use anyhow::{Context, anyhow, ensure};
 use std::{
@@ -290,7 +290,8 @@ fn build_debian(cluster: &Cluster, table: &mut Table) -> anyhow::Result<()> {
         ("second one, from the cache : mmdebstrap", second, bare),
     ] {
         let ratio = times(ours / beside);
-        table.row(Line { what, ours: millis(ours), beside: millis(beside), ratio, goal: "" });
+        let text = |seconds: f64| unit(format!("{seconds:.1}"), "s");
+        table.row(Line { what, ours: text(ours), beside: text(beside), ratio, goal: "" });
     }
     Ok(())
 }
