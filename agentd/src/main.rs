@@ -2,9 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use std::{io::IsTerminal, process::ExitCode};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use std::process::ExitCode;
 use xvm_agentd::{config::Config, driver, state::State};
 use xvm_bus::{BusConfig, Clock};
 use xvm_model::Sender;
@@ -21,14 +19,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    // first of all: a signal that comes while the rest starts must not be lost
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let shutdown = async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    };
+    xvm_daemon::log("info");
+    let shutdown = xvm_daemon::ending()?;
 
     let (name, clock) = (config.server()?, Clock::system());
     let state = State::open(&config.state)?;

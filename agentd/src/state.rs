@@ -1,4 +1,4 @@
-//! What an agent keeps on disk: its settings and the number of its last life, in a directory of its own (see [`xvm_state`]).
+//! What an agent keeps on disk: its settings and the number of its last life, in a directory of its own (see [`xvm_daemon`]).
 //!
 //! | file | what |
 //! |---|---|
@@ -8,9 +8,9 @@
 
 use crate::driver::kept::Kept;
 use std::path::Path;
+use xvm_daemon::Dir;
+pub use xvm_daemon::StateError;
 use xvm_model::{Boot, ServerSettings, Wall};
-use xvm_state::Dir;
-pub use xvm_state::StateError;
 
 /// A state directory that is ours until this is dropped.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::export::Place;
 use crate::image::{Paths, Site};
 use crate::keeper;
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, CommandFactory, Parser};
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
 use xvm_bus::Endpoint;
@@ -161,12 +161,7 @@ pub fn command() -> clap::Command {
 impl Config {
     /// The server's name: the flag, or the host's.
     pub fn server(&self) -> anyhow::Result<ServerName> {
-        if let Some(name) = &self.name {
-            return Ok(name.clone());
-        }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("cannot read this machine's host name; give a name by --name")?;
-        ServerName::parse(host.trim()).context("cannot use this machine's host name; give a name by --name")
+        xvm_daemon::server_name(self.name.as_ref()).map_err(anyhow::Error::msg)
     }
 
     /// The directory of the configs' files.

@@ -34,10 +34,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use works::Works;
 use xvm_bus::{BusConfig, Client, Clock, Incoming, Publisher, Receiver};
+use xvm_daemon::Dir;
 use xvm_model::images::{LOG_PART, log_part};
 use xvm_model::spec::Blob;
 use xvm_model::{Answer, Body, ClientName, Code, ConfigName, Failure, Reply, Sender, ServerName, Topic};
-use xvm_state::Dir;
 
 /// How long a destination may take to get ready for a migration: it fetches a kernel.
 const PATIENT: Duration = Duration::from_secs(45);

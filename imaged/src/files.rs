@@ -144,7 +144,7 @@ impl Files {
     /// Writes a config's file whole; it is not heard as a change.
     pub fn write(&mut self, name: &ConfigName, config: &Config) -> io::Result<()> {
         let text = config.to_text();
-        xvm_state::write_whole(&self.dir, &format!("{name}.toml"), &text)?;
+        xvm_daemon::write_whole(&self.dir, &format!("{name}.toml"), &text)?;
         self.known.insert(name.clone(), text);
         Ok(())
     }

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use xvm_bus::{Client, Clock, Incoming, Net, Publisher};
+use xvm_daemon::Dir;
 use xvm_imaged::{config::Config, driver};
 use xvm_model::outbox::Addressee;
 use xvm_model::{
     Answer, Body, Boot, ClientName, ConfigCommand, ConfigName, ConfigRecord, Failure, Heartbeat,
     HypervisorKind, Mono, Order, Ratio, Reply, Sender, ServerMemory, ServerName, ServerSettings, Topic, Wall,
 };
-use xvm_state::Dir;
 
 /// What was heard of imaged.
 #[derive(Default)]

@@ -1,8 +1,6 @@
 //! The cluster as files: see `xvmfs --help`.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 use xvmfs::{background, config::Config, run};
 
 /// A view is many small records that come and go with each heartbeat, on several threads.
@@ -22,20 +20,11 @@ fn main() -> ExitCode {
 }
 
 fn foreground(config: Config) -> anyhow::Result<ExitCode> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("XVM_LOG").unwrap_or_else(|_| "info,fuser=off".into());
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    xvm_daemon::log("info,fuser=off");
     let ready = config.ready;
     // one worker beside the threads of FUSE: records are made and freed by one thread, which takes a third less memory
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let shutdown = async {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
+        let shutdown = xvm_daemon::ending()?;
         let told = move || {
             // the mount serves also when nobody can be told
             drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));

@@ -118,7 +118,7 @@ impl Boots {
 
     fn keep(&self, boots: &BTreeMap<DomainName, Boot>) -> Result<(), String> {
         let text = serde_json::to_string(boots).map_err(|e| e.to_string())?;
-        xvm_state::write_whole(&self.state, "kernels.json", &text).map_err(|e| e.to_string())
+        xvm_daemon::write_whole(&self.state, "kernels.json", &text).map_err(|e| e.to_string())
     }
 }
 

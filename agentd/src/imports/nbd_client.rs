@@ -289,7 +289,7 @@ impl Imports {
         let path = self.dir.join(RECORD);
         let text =
             serde_json::to_string(&known.imports).map_err(|e| wrong("write", &path)(io::Error::other(e)))?;
-        xvm_state::write_whole(&self.dir, RECORD, &text)
+        xvm_daemon::write_whole(&self.dir, RECORD, &text)
             .map_err(|e| wrong("write", &path)(io::Error::other(e.to_string())))
     }
 }

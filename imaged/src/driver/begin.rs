@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use xvm_bus::{Client, Publisher};
+use xvm_daemon::Dir;
 use xvm_model::images::Removed;
 use xvm_model::{Code, Config, ConfigName, Failure, JobKind, Outcome, Receipts, ServerName, Wall};
-use xvm_state::Dir;
 
 impl Driver {
     pub(super) async fn begin(
