@@ -40,7 +40,7 @@ fn in_a_machine_that_has_device_mapper() {
     let program = std::env::current_exe().expect("this program");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lab/vm/run.sh");
     let out = Command::new(script)
-        .args(["-d", "6144", "-t", "580", "bash", "-c", SCRIPT, "bash"])
+        .args(["-d", "6144", "-t", "420", "bash", "-c", SCRIPT, "bash"])
         .arg(program)
         .env_remove(lvm::GROUP)
         .output()
