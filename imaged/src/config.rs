@@ -48,6 +48,9 @@ Exit status:
   1  could not start, or could not go on; the sentence on standard error says why
   2  a wrong flag
 
+With a store of LVM, and on servers that import disks as block devices (Xen), set `global_filter` in lvm.conf(5) so that the machine's \
+own LVM does not look into guests' disks.
+
 Neither the bus nor the exports are protected yet: whoever reaches an export and knows its name can use the disk. Keep both on the \
 loopback or in a network that you trust and that guests cannot reach.";
 
