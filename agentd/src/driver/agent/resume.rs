@@ -24,8 +24,8 @@ const FIRST_MS: u64 = 200;
 const AGAIN_MS: u64 = 1_000;
 /// When a domain that stopped again is let go on again, at first and at most.
 const WAIT_MS: (u64, u64) = (500, 30_000);
-/// One that has run so long since is well.
-const WELL_MS: u64 = 60_000;
+/// One that has run so long since is well: when it stops again, that is another matter.
+const WELL_MS: u64 = 5_000;
 
 /// The domains that stopped.
 #[derive(Debug, Default)]

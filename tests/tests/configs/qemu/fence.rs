@@ -22,8 +22,10 @@ fn cut(cluster: &Cluster, host: &str) {
 fn heal(cluster: &Cluster, host: &str, cable_first: bool) {
     if cable_first {
         cluster.hosts().hosts_sh(&["heal", host]).ok();
-        // the old machine has a moment to write, while nobody can stop it but the lack of a disk
-        std::thread::sleep(Duration::from_secs(2));
+        // it runs and wants to write, and nobody can stop it but the lack of a disk
+        wait_long("the old copy stands still", || {
+            (cluster.hosts().state(host, NAME) != "running").then_some(())
+        });
     }
     cluster.agents[host].thaw();
     if !cable_first {

@@ -37,7 +37,6 @@ pub fn plain_cluster(hosts: usize) -> Cluster {
 /// QEMU hosts, and imaged whose tiny systems write records without rest.
 #[track_caller]
 pub fn cluster(hosts: usize) -> Cluster {
-    let begin = Instant::now();
     let mut cluster = Cluster::qemu(hosts, 0, |_| {});
     let overlay = cluster.dir().join("overlay");
     std::fs::create_dir_all(overlay.join("etc")).expect("a folder in the scratch folder");
@@ -55,7 +54,6 @@ pub fn cluster(hosts: usize) -> Cluster {
         "--overlay",
         &overlay,
     ]);
-    took("hosts, agents, mount, imaged", begin);
     cluster
 }
 
