@@ -40,7 +40,7 @@ pub(super) struct Entry {
     pub(super) pending: Option<Box<Config>>,
     /// It is being removed.
     pub(super) removing: bool,
-    /// Its server was down, and no other could take it: tried again, not before `rest`.
+    /// Its disk was taken away from a server that is down: it is started until it runs, not before `rest`.
     pub(super) restart: bool,
     pub(super) rest: Mono,
     /// Copies that are being made of it.
@@ -93,8 +93,8 @@ pub(super) struct Lending {
 
 impl Entry {
     pub(super) fn of(kept: KeptConfig) -> Self {
-        let KeptConfig { image, leases, port, last } = kept;
-        Entry { image, leases, port, last, kept: true, ..Entry::default() }
+        let KeptConfig { image, leases, port, last, restart } = kept;
+        Entry { image, leases, port, last, restart, kept: true, ..Entry::default() }
     }
 
     pub(super) fn kept(&self) -> KeptConfig {
@@ -103,6 +103,7 @@ impl Entry {
             leases: self.leases.clone(),
             port: self.port,
             last: self.last.clone(),
+            restart: self.restart,
         }
     }
 

@@ -32,6 +32,9 @@ pub struct KeptConfig {
     pub leases: Leases,
     /// Where its volumes are exported.
     pub port: u16,
+    /// Its disk was taken away from a server that is down, and it is to be started elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
     /// How the last job ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Box<Outcome>>,

@@ -10,6 +10,8 @@ use xvm_model::{Code, ConfigName, DomainCommand, DomainState, Failure, JobKind, 
 
 /// A domain that runs without a lease is ordered away at most this often, in milliseconds.
 pub(super) const FENCE_MS: u64 = 5_000;
+/// A restart that failed is tried again after so long, in milliseconds.
+const REST_MS: u64 = 5_000;
 
 impl Keeper {
     /// A domain runs under a lease that is not known here, and none is: what was known is lost (an old state came back from a backup).
@@ -100,6 +102,8 @@ impl Keeper {
         let Some(entry) = self.configs.get_mut(name) else { return };
         let work = entry.work.take();
         let dropped = entry.leases.revoke();
+        // kept on disk with the revocation: a life of imaged that ends now leaves it to the next
+        entry.restart = true;
         tracing::warn!(%name, server = %holder, leases = dropped.len(), "its server is down: its disk is taken away");
         self.dirty = true;
         if let Some(work) = work {
@@ -107,11 +111,26 @@ impl Keeper {
             self.end(name, work, Err(failure));
         }
         self.given_back(name, &dropped);
-        if let Err(failure) = self.start(None, name, None) {
+        self.restart(name);
+    }
+
+    /// Starts a config whose disk was taken away from its server; tried again until it runs.
+    pub(super) fn restart(&mut self, name: &ConfigName) {
+        let Some(entry) = self.configs.get_mut(name) else { return };
+        if entry.config.as_ref().is_none_or(|c| c.restart != Restart::Always) {
+            entry.restart = false;
+            self.dirty = true;
+        } else if let Err(failure) = self.start(None, name, None) {
             tracing::error!(%name, %failure, "cannot be started elsewhere");
-            if let Some(entry) = self.configs.get_mut(name) {
-                entry.restart = true;
-            }
+            self.rest(name);
+        }
+    }
+
+    /// A restart that failed is tried again, not at once.
+    pub(super) fn rest(&mut self, name: &ConfigName) {
+        let rest = self.now.mono.plus(REST_MS);
+        if let Some(entry) = self.configs.get_mut(name) {
+            entry.rest = rest;
         }
     }
 }

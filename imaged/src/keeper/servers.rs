@@ -2,7 +2,6 @@
 //! next word of the server.
 
 use super::Keeper;
-use xvm_model::config::Restart;
 use xvm_model::lease::{Lease, Seen};
 use xvm_model::{
     Body, ConfigName, Domain, DomainChange, DomainState, Envelope, JobKind, News, Sender, ServerName, Topic,
@@ -204,17 +203,12 @@ impl Keeper {
             self.give_up_lending(&name);
             self.rescue(&name);
         }
-        let waiting: Vec<ConfigName> = self
-            .configs
-            .iter()
-            .filter(|(_, e)| e.restart && e.rest <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
+        let due =
+            |e: &super::Entry| e.restart && e.rest <= now && e.leases.held.is_empty() && e.work.is_none();
+        let waiting: Vec<ConfigName> =
+            self.configs.iter().filter(|(_, e)| due(e)).map(|(name, _)| name.clone()).collect();
         for name in waiting {
-            let done = self.start(None, &name, None).is_ok();
-            let Some(entry) = self.configs.get_mut(&name) else { continue };
-            let always = entry.config.as_ref().is_some_and(|c| c.restart == Restart::Always);
-            entry.restart = always && !done && entry.leases.held.is_empty() && entry.work.is_none();
+            self.restart(&name);
         }
         self.purge();
         self.fenced.retain(|_, at| now.since(*at) < super::rescue::FENCE_MS);

@@ -14,10 +14,6 @@ use xvm_model::{
     Reply, ServerName, Spec, Wall,
 };
 
-/// The ids of starts that nobody ordered begin so.
-const RESTART: &str = "restart.";
-/// One of those that failed is tried again after so long, in milliseconds.
-const REST_MS: u64 = 5_000;
 /// How long, by the agent's clock, a domain that an agent said it makes may be unseen before it is taken for failed, in milliseconds.
 const UNSEEN_MS: u64 = 3_000;
 /// How long after it has found a forwarder imaged may not have heard a server that is there, in milliseconds.
@@ -54,7 +50,7 @@ impl Keeper {
         entry.leases.start(&server, boot, make)?;
         let id: Box<str> = match ticket {
             Some(ticket) => ticket.id.clone(),
-            None => format!("{RESTART}{name}.{}", entry.leases.epoch).into(),
+            None => format!("restart.{name}.{}", entry.leases.epoch).into(),
         };
         let job = Job {
             id,
@@ -209,9 +205,7 @@ impl Keeper {
         let Some(work) = entry.work.take_if(|w| w.job.kind == JobKind::Start) else { return };
         let Some(server) = work.job.to.clone() else { return };
         drop(entry.leases.failed(&server));
-        if work.job.id.starts_with(RESTART) {
-            (entry.restart, entry.rest) = (true, self.now.mono.plus(REST_MS));
-        }
+        self.rest(name);
         self.export(name);
         let text = match failure.text.strip_prefix(&format!("cannot create {name}: ")) {
             Some(why) => why.to_owned(),
@@ -239,7 +233,9 @@ impl Keeper {
             && runs_by(domain, entry.leases.epoch)
         {
             let server = server.clone();
-            let Some(work) = self.configs.get_mut(name).and_then(|e| e.work.take()) else { return };
+            let Some(entry) = self.configs.get_mut(name) else { return };
+            entry.restart = false;
+            let Some(work) = entry.work.take() else { return };
             return self.end(name, work, Ok(format!("{name} runs on {server}").into()));
         }
         let failed = domain.and_then(|d| d.last.as_ref()).filter(|l| Some(&l.id) == order.as_ref());

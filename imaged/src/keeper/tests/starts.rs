@@ -288,6 +288,40 @@ fn a_migration_that_loses_an_end_is_started_anew_or_has_arrived() {
     assert!(rig.take_order().is_some_and(|(to, ..)| to != "gerby"), "gerby is down");
 }
 
+/// If this fails, a machine that is to be restarted stays off, for imaged died after it had taken its disk away.
+#[test]
+fn a_restart_is_not_forgotten() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    let always = ConfigCommand::Set { key: "restart".into(), value: "always".into() };
+    rig.order("small-6", always);
+    rig.runs("small-6", "ferby");
+    // all are away: it cannot be started anywhere
+    rig.pass(60_000, &[]);
+    assert!(rig.exports("small-6").is_empty() && rig.kept.configs[&config("small-6")].restart);
+    rig.restart();
+    let next = |rig: &mut Rig| {
+        let mut looks = std::iter::repeat_with(|| {
+            rig.pass(500, &["gerby"]);
+            rig.take_order()
+        });
+        looks.by_ref().take(40).flatten().next()
+    };
+    let (to, tag, order) = next(&mut rig).expect("it is started");
+    assert_eq!(to, "gerby");
+    let Order::Domain { command: DomainCommand::Create { spec }, .. } = order else { panic!() };
+    rig.reply("small-6", tag, Err(Failure::new(Code::NoSpace, "no room")));
+    let (_, tag, order) = next(&mut rig).expect("and again");
+    let Order::Domain { command: DomainCommand::Create { spec: second }, .. } = order else { panic!() };
+    assert!(second.grant.epoch > spec.grant.epoch);
+    rig.reply("small-6", tag, Ok("j"));
+    rig.domain("gerby", "small-6", |d| d.settings = second.settings.clone());
+    assert!(!rig.kept.configs[&config("small-6")].restart, "it runs");
+    rig.gone("gerby", "small-6");
+    rig.pass(12_000, &["gerby"]);
+    assert!(rig.take_order().is_none(), "who powers it off is obeyed");
+}
+
 /// If this fails, a migration waits for minutes for a destination that is known to be down, and nothing else can be done meanwhile.
 #[test]
 fn a_destination_that_goes_down_gets_no_lease() {
