@@ -1,6 +1,6 @@
 //! What a server is told to run: a config with the exports that its lease allows, complete, so that an agent needs nothing else.
 
-use crate::config::{GuestType, Mac};
+use crate::config::{Address, Config, GuestType, Mac};
 use crate::{ConfigName, DomainName, DomainSettings, ServerName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -148,6 +148,26 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// A config with the exports of `grant`. The settings do not hold the grant yet.
+    pub fn of(config: &Config, grant: Grant, boot: Option<Boot>) -> Spec {
+        Spec {
+            name: grant.config.domain(),
+            uuid: config.uuid,
+            memory: config.memory * 1024,
+            vcpus: config.vcpus,
+            kind: config.kind,
+            mac: (config.address != Address::None).then_some(config.mac),
+            vlan: config.vlan,
+            grant,
+            boot,
+            settings: DomainSettings {
+                priority: config.priority,
+                pin: config.pin.clone(),
+                ..DomainSettings::default()
+            },
+        }
+    }
+
     /// Values from the bus that must not reach a file's name or a hypervisor.
     pub fn check(&self) -> Result<(), String> {
         if self.name != self.grant.config.domain() {

@@ -6,12 +6,11 @@ use super::entry::{Step, Work};
 use super::kept::Image;
 use super::servers::runs_by;
 use super::step::{Effect, Tag, Ticket};
-use xvm_model::config::Address;
 use xvm_model::lease::Phase;
 use xvm_model::outbox::{self, Addressee, BOUND_MS};
 use xvm_model::{
-    Answer, Boot, Code, ConfigName, DomainCommand, DomainSettings, Failure, Job, JobKind, Order, Reach,
-    Reply, ServerName, Spec, Wall,
+    Answer, Boot, Code, ConfigName, DomainCommand, Failure, Job, JobKind, Order, Reach, Reply, ServerName,
+    Spec, Wall,
 };
 
 /// How long, by the agent's clock, a domain that an agent said it makes may be unseen before it is taken for failed, in milliseconds.
@@ -136,24 +135,9 @@ impl Keeper {
     fn spec(&self, name: &ConfigName) -> Option<Spec> {
         let entry = self.configs.get(name)?;
         let (config, grant) = (entry.config.as_ref()?, entry.leases.held.first()?.grant.clone());
-        let settings = DomainSettings {
-            priority: config.priority,
-            pin: config.pin.clone(),
-            grant: Some(Box::new(grant.clone())),
-            ..DomainSettings::default()
-        };
-        Some(Spec {
-            name: name.domain(),
-            uuid: config.uuid,
-            memory: config.memory * 1024,
-            vcpus: config.vcpus,
-            kind: config.kind,
-            mac: (config.address != Address::None).then_some(config.mac),
-            vlan: config.vlan,
-            grant,
-            boot: self.boot_of(name),
-            settings,
-        })
+        let mut spec = Spec::of(config, grant.clone(), self.boot_of(name));
+        spec.settings.grant = Some(Box::new(grant));
+        Some(spec)
     }
 
     /// An agent has answered, or nobody did.

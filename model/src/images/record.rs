@@ -1,9 +1,8 @@
 //! What follows from a config's record alone: what a server would be told to run, and what may be asked of it now.
 
 use super::{ConfigRecord, ConfigState};
-use crate::config::Address;
 use crate::spec::{GrantDisk, export_name};
-use crate::{DomainSettings, Grant, Lease, ServerName, Spec};
+use crate::{Grant, Lease, ServerName, Spec};
 
 /// The port of network block devices (IANA), where nothing better is known.
 const NBD_PORT: u16 = 10809;
@@ -14,31 +13,10 @@ impl ConfigRecord {
         self.leases.first()
     }
 
-    /// What a server with `grant` is told to run. The settings hold the grant only once it runs.
-    pub fn spec(&self, grant: Grant) -> Spec {
-        let c = &self.config;
-        Spec {
-            name: self.name.domain(),
-            uuid: c.uuid,
-            memory: c.memory * 1024,
-            vcpus: c.vcpus,
-            kind: c.kind,
-            mac: (c.address != Address::None).then_some(c.mac),
-            vlan: c.vlan,
-            grant,
-            boot: self.boot.clone(),
-            settings: DomainSettings {
-                priority: c.priority,
-                pin: c.pin.clone(),
-                ..DomainSettings::default()
-            },
-        }
-    }
-
     /// What its holder runs; without a lease what it would look like, with the placeholders `SERVER` and 0 in its exports' names.
     pub fn shown_spec(&self, host: &str) -> Spec {
         let grant = self.holder().map_or_else(|| self.placeholder(host), |lease| lease.grant.clone());
-        self.spec(grant)
+        Spec::of(&self.config, grant, self.boot.clone())
     }
 
     fn placeholder(&self, host: &str) -> Grant {
@@ -70,7 +48,7 @@ impl ConfigRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, ConfigName};
+    use crate::{Config, ConfigName, config::Address};
     use uuid::Uuid;
 
     #[test]
