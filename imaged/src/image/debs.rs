@@ -72,13 +72,7 @@ impl Builder for Debs {
             return Err(BuildError::UnknownOs { os, allowed: super::systems(job.paths, job.site) });
         };
         let order = job.order;
-        job.stage("volumes", async {
-            match order.swap {
-                Some(swap) => ext4::swap(job.cage(), swap).await,
-                None => Ok(()),
-            }
-        })
-        .await?;
+        job.volumes().await?;
         let base = base::Base::of(job, suite);
         let whole = job.stage("base", base.unpack()).await?;
         job.stage("packages", base.complete(whole)).await?;

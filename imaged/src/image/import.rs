@@ -51,13 +51,7 @@ impl Builder for Import {
 
     async fn build(&self, job: &Job<'_>, what: &str) -> Result<Option<BootFiles>, BuildError> {
         let order = job.order;
-        job.stage("volumes", async {
-            match order.swap {
-                Some(swap) => ext4::swap(job.cage(), swap).await,
-                None => Ok(()),
-            }
-        })
-        .await?;
+        job.volumes().await?;
         job.stage("base", convert(job, what)).await?;
         job.stage("customise", async {
             let root = partition::root(order.disk).map_err(|e| Trouble::of(order.disk, &e))?;

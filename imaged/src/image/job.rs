@@ -157,6 +157,17 @@ impl<'a> Job<'a> {
         self.progress.send_if_modified(|old| std::mem::replace(old, stage) != stage);
     }
 
+    /// The first stage of every builder: its swap, if it has one.
+    pub async fn volumes(&self) -> Result<(), BuildError> {
+        let swap = async {
+            match self.order.swap {
+                Some(swap) => super::ext4::swap(self.cage(), swap).await,
+                None => Ok(()),
+            }
+        };
+        self.stage("volumes", swap).await
+    }
+
     /// One stage of [`super::PHASES`], from its begin to its end.
     pub async fn stage<T>(
         &self,

@@ -43,13 +43,7 @@ impl Builder for Tiny {
 
     async fn build(&self, job: &Job<'_>, _: &str) -> Result<Option<BootFiles>, BuildError> {
         let (order, root) = (job.order, job.root());
-        job.stage("volumes", async {
-            match order.swap {
-                Some(swap) => ext4::swap(job.cage(), swap).await,
-                None => Ok(()),
-            }
-        })
-        .await?;
+        job.volumes().await?;
         job.stage("base", base(job, &root)).await?;
         job.stage("customise", async {
             edit::in_dir(&root, &self.identity(job.site, order.name, order.config))?;
