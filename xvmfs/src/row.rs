@@ -32,6 +32,20 @@ pub const ERROR: Row = Row {
     about: "the last refusal here: time, errno, sentence",
     kind: Kind::Error,
 };
+/// The events of one domain or config.
+pub const EVENTS: Row = Row {
+    name: "events",
+    mode: 0o444,
+    about: "blocks; a line an event from the moment of opening",
+    kind: Kind::Events,
+};
+/// The end of the job of one domain or config.
+pub const WAIT: Row = Row {
+    name: "wait",
+    mode: 0o444,
+    about: "blocks until no job runs, then tells how the last one ended",
+    kind: Kind::Wait,
+};
 
 /// What a row is.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! `configs/NAME`. The settings are those of [`SETTINGS`], a row each, so a new one is a row there.
 
 use super::domain::outcome_line;
-use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
+use crate::row::{CTL, ERROR, EVENTS, KeyValues, Kind, Row, Scene, WAIT};
 use std::fmt::Write as _;
 use xvm_model::config::{render, settings::SETTINGS};
 use xvm_model::images::CONFIG_VERBS;
@@ -46,19 +46,9 @@ const LAST: &[Row] = &[
     },
     Row { name: "xl.cfg", mode: 0o444, about: "the same as Xen's xl takes it", kind: Kind::Text(xl_cfg) },
     CTL,
-    Row {
-        name: "events",
-        mode: 0o444,
-        about: "blocks; a line an event from the moment of opening",
-        kind: Kind::Events,
-    },
+    EVENTS,
     ERROR,
-    Row {
-        name: "wait",
-        mode: 0o444,
-        about: "blocks until no job runs, then tells how the last one ended",
-        kind: Kind::Wait,
-    },
+    WAIT,
 ];
 
 const LEN: usize = FIRST.len() + SETTINGS.len() + LAST.len();

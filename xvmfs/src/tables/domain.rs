@@ -1,6 +1,6 @@
 //! `domains/NAME`
 
-use crate::row::{CTL, ERROR, KeyValues, Kind, Row, Scene};
+use crate::row::{CTL, ERROR, EVENTS, KeyValues, Kind, Row, Scene, WAIT};
 use std::fmt::Write as _;
 use xvm_model::command::{DOMAIN_VERBS, parse_groups, parse_pin, parse_priority};
 use xvm_model::history::arrival;
@@ -88,19 +88,9 @@ pub const ROWS: &[Row] = &[
         kind: Kind::Setting(apart, set_apart),
     },
     CTL,
-    Row {
-        name: "events",
-        mode: 0o444,
-        about: "blocks; a line an event from the moment of opening",
-        kind: Kind::Events,
-    },
+    EVENTS,
     ERROR,
-    Row {
-        name: "wait",
-        mode: 0o444,
-        about: "blocks until no job runs, then tells how the last one ended",
-        kind: Kind::Wait,
-    },
+    WAIT,
     Row {
         name: "job",
         mode: 0o444,
