@@ -1,8 +1,9 @@
 //! What tests of configs share.
 
 use std::process::Command;
+use std::sync::Barrier;
 use std::time::Duration;
-use xvm_tests::{Cluster, Tree, shell, wait_for};
+use xvm_tests::{Cluster, Tree, shell, tree::errno, wait_for};
 
 /// Three simulated servers without domains, and imaged with tiny systems.
 #[track_caller]
@@ -47,6 +48,26 @@ pub fn start(tree: &Tree, name: &str, on: &str) -> String {
     let server = end.strip_prefix(&format!("done start: {name} runs on ")).unwrap_or_else(|| panic!("{end}"));
     assert_eq!(tree.text(&format!("configs/{name}/state")), "running");
     server.to_owned()
+}
+
+/// Asks for a start on both servers at the same moment: one is taken, the other refused as busy. Gives which was taken.
+#[track_caller]
+pub fn two_starts(tree: &Tree, name: &str, servers: [&str; 2], round: usize) -> usize {
+    let barrier = Barrier::new(2);
+    let results: Vec<Result<(), String>> = std::thread::scope(|s| {
+        let tries = servers.map(|server| {
+            let (barrier, tree) = (&barrier, tree.clone());
+            s.spawn(move || {
+                barrier.wait();
+                tree.put(&format!("configs/{name}/ctl"), format!("start {server}\n")).map_err(|e| errno(&e))
+            })
+        });
+        tries.into_iter().map(|t| t.join().expect("no panic")).collect()
+    });
+    let won: Vec<usize> = (0..2).filter(|i| results[*i].is_ok()).collect();
+    assert_eq!(won.len(), 1, "round {round}: {results:?}");
+    assert_eq!(results[1 - won[0]], Err("EBUSY".into()));
+    won[0]
 }
 
 /// Powers it off, waits until its lease is back.

@@ -1,9 +1,7 @@
 //! Two starts of one config at the same moment on QEMU hosts: exactly one runs, and only its server has the disk.
 
 use crate::scene::{cluster, records, writes};
-use crate::stage::{exports_agree, make};
-use std::sync::Barrier;
-use xvm_tests::tree::errno;
+use crate::stage::{exports_agree, make, two_starts};
 
 const ROUNDS: usize = 10;
 
@@ -15,22 +13,9 @@ fn of_two_starts_at_once_one_has_the_disk() {
     make(t, "small-6");
     let mut first = [0; 2];
     for round in 0..ROUNDS {
-        let barrier = Barrier::new(2);
-        let results: Vec<Result<(), String>> = std::thread::scope(|s| {
-            let tries = ["ferby", "gerby"].map(|server| {
-                let (barrier, tree) = (&barrier, t.clone());
-                s.spawn(move || {
-                    barrier.wait();
-                    tree.put("configs/small-6/ctl", format!("start {server}\n")).map_err(|e| errno(&e))
-                })
-            });
-            tries.into_iter().map(|t| t.join().expect("no panic")).collect()
-        });
-        let won: Vec<usize> = (0..2).filter(|i| results[*i].is_ok()).collect();
-        assert_eq!(won.len(), 1, "round {round}: {results:?}");
-        assert_eq!(results[1 - won[0]], Err("EBUSY".into()));
-        first[won[0]] += 1;
-        let server = ["ferby", "gerby"][won[0]];
+        let won = two_starts(t, "small-6", ["ferby", "gerby"], round);
+        first[won] += 1;
+        let server = ["ferby", "gerby"][won];
         assert_eq!(t.until_end("configs/small-6/wait"), format!("done start: small-6 runs on {server}"));
         assert_eq!(cluster.once("small-6", "running"), server);
         assert!(exports_agree(t, "small-6").iter().all(|e| e.contains(server)));
