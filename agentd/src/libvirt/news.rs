@@ -137,20 +137,22 @@ impl News {
 }
 
 impl State {
+    /// The next one. Whether libvirt is there is the first of all: a domain's change is kept until that is known.
     fn event(&mut self) -> Option<HvEvent> {
-        if self.tried {
-            let why = self.link.as_ref().or(self.overdue.as_ref());
-            match (why, self.told) {
-                (Some(why), told) if told != Some(0) => {
-                    self.told = Some(0);
-                    return Some(HvEvent::Down(why.clone()));
-                }
-                (None, told) if told != Some(self.epoch) => {
-                    self.told = Some(self.epoch);
-                    return Some(HvEvent::Up);
-                }
-                _ => {}
+        if !self.tried {
+            return None;
+        }
+        let why = self.link.as_ref().or(self.overdue.as_ref());
+        match (why, self.told) {
+            (Some(why), told) if told != Some(0) => {
+                self.told = Some(0);
+                return Some(HvEvent::Down(why.clone()));
             }
+            (None, told) if told != Some(self.epoch) => {
+                self.told = Some(self.epoch);
+                return Some(HvEvent::Up);
+            }
+            _ => {}
         }
         let name = self.queue.pop_front()?;
         self.queued.remove(&name);
@@ -170,9 +172,11 @@ mod tests {
             state.overdue = late.map(str::to_owned);
             state.event()
         };
+        news.changed(name("early"));
         assert_eq!(take(None), None);
         news.unlinked("no".into());
         assert_eq!(take(None), Some(HvEvent::Down("no".into())));
+        assert_eq!(take(None), Some(HvEvent::Changed(name("early"))));
         assert_eq!(take(None), None);
         news.changed(name("b"));
         news.changed(name("a"));
