@@ -51,6 +51,9 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key(String);
 
+/// The descriptor under which a daemon gets the socket on which it listens.
+pub(super) const SOCKET: u32 = 3;
+
 /// The bytes that the path of a Unix socket may have, without the NUL at its end.
 const SOCKET_PATH: usize = 107;
 
@@ -105,9 +108,10 @@ impl Place {
         format!("socket,id=qmp,path={},server=on,wait=off", escaped(&self.file(key, "qmp")))
     }
 
-    /// The argument that says where it listens.
+    /// The argument that says where it listens, for who looks at it later: an id, in which no `:` is allowed. The socket itself is handed
+    /// to it as [`SOCKET`].
     pub(super) fn listen_option(&self, port: u16) -> String {
-        format!("addr.type=inet,addr.host={},addr.port={port}", self.listen)
+        format!("chardev=qmp,id=at-{}-{port}", self.listen).replace(':', "_")
     }
 
     /// The whole command line, without the program.
@@ -117,9 +121,9 @@ impl Place {
             "--chardev",
             &self.socket_option(key),
             "--monitor",
-            "chardev=qmp",
-            "--nbd-server",
             &self.listen_option(port),
+            "--nbd-server",
+            &format!("addr.type=fd,addr.str={SOCKET}"),
             "--pidfile",
             &pid.to_string_lossy(),
         ]

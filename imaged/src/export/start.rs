@@ -1,13 +1,18 @@
-//! A new daemon: in a session of its own, so that nothing that ends imaged ends it; its lock as standard input, which it keeps for life.
+//! A new daemon: in a session of its own, so that nothing that ends imaged ends it; its lock as standard input, which it keeps for life;
+//! its TCP socket made here. By itself it lets the kernel hold back small answers until the last one is acknowledged (Nagle's algorithm),
+//! which cost each client 90 ms as it connected; connections inherit `TCP_NODELAY` from the socket that listens.
 
 use super::{
     ADDING, DYING, ExportError, Key, Place,
+    files::SOCKET,
     process::{self, Process},
     qmp::Qmp,
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::ErrorKind,
+    net::TcpListener,
+    os::fd::OwnedFd,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
@@ -26,19 +31,21 @@ pub(super) async fn start(place: &Arc<Place>, key: &Key, port: u16) -> Result<Pr
     for kind in ["qmp", "pid"] {
         remove(&place.file(key, kind))?;
     }
+    let listener = listen(place, key, port)?;
     let log_path = place.file(key, "log");
     remove(&log_path)?;
     let log = open(&log_path)?;
-    let errors = log.try_clone().map_err(io("open", &log_path))?;
 
-    // `sh` for the umask: the daemon makes its socket itself; both words leave the process its number
+    // `sh` for the umask, as the daemon makes its socket for orders itself, and to give the listener its number; both words leave the
+    // process its own
     let mut command = tokio::process::Command::new("sh");
-    command.args(["-c", "umask 077; exec setsid \"$@\"", "sh"]).arg(&place.program);
+    let script = format!("umask 077; exec setsid \"$@\" {SOCKET}>&1 1>&2");
+    command.args(["-c", &script, "sh"]).arg(&place.program);
     command.args(place.arguments(key, port)).current_dir("/");
-    command.stdin(Stdio::from(lock)).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
+    command.stdin(Stdio::from(lock)).stdout(Stdio::from(listener)).stderr(Stdio::from(log));
     let mut child = command.spawn().map_err(io("start", &place.program))?;
-    drop(command); // our copy of the lock
-    let came_up = comes_up(place, key, port, &mut child).await;
+    drop(command); // our copies of the lock and the listener
+    let came_up = comes_up(place, key, &mut child).await;
     if came_up.is_err() {
         let _gone = child.start_kill();
     }
@@ -47,22 +54,25 @@ pub(super) async fn start(place: &Arc<Place>, key: &Key, port: u16) -> Result<Pr
     came_up
 }
 
-async fn comes_up(
-    place: &Arc<Place>,
-    key: &Key,
-    port: u16,
-    child: &mut Child,
-) -> Result<Process, ExportError> {
+/// The socket for its clients.
+fn listen(place: &Place, key: &Key, port: u16) -> Result<OwnedFd, ExportError> {
+    let address = place.address(port);
+    let listener = TcpListener::bind(address).map_err(|e| match e.kind() {
+        ErrorKind::AddrInUse => ExportError::PortTaken { key: key.to_string(), address },
+        _ => ExportError::Start { key: key.to_string(), why: format!("cannot listen on {address}: {e}") },
+    })?;
+    if let Err(e) = rustix::net::sockopt::set_tcp_nodelay(&listener, true) {
+        tracing::warn!("the clients of {key} are answered late: {e}");
+    }
+    Ok(listener.into())
+}
+
+async fn comes_up(place: &Arc<Place>, key: &Key, child: &mut Child) -> Result<Process, ExportError> {
     let until = Instant::now() + ADDING;
     let failed = |why: String| ExportError::Start { key: key.to_string(), why };
     loop {
         if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-            let said = said(place, key);
-            return Err(if said.contains("Address already in use") {
-                ExportError::PortTaken { key: key.to_string(), address: place.address(port) }
-            } else {
-                failed(said)
-            });
+            return Err(failed(said(place, key)));
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -135,4 +145,22 @@ fn remove(path: &Path) -> Result<(), ExportError> {
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ExportError + use<> {
     let path = PathBuf::from(path);
     move |source| ExportError::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::tcp_nodelay;
+
+    /// If this fails, a guest's disk takes 90 ms more to open: daemons do not ask for it themselves.
+    #[test]
+    fn clients_are_answered_without_delay() {
+        let place = Place { run: "/x".into(), listen: [127, 0, 0, 1].into(), program: "x".into() };
+        let key = Key::parse("a", &place).expect("a key");
+        let listener = TcpListener::from(listen(&place, &key, 0).expect("any port"));
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("listens");
+        let (served, _) = listener.accept().expect("it connects");
+        assert_eq!(tcp_nodelay(&served), Ok(true));
+        assert_eq!(tcp_nodelay(&client), Ok(false), "what this machine does by itself");
+    }
 }
