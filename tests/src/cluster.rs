@@ -115,6 +115,9 @@ impl Cluster {
         let mount = Daemon::start("xvmfs", "xvmfs", &args, path);
         let mut cluster = Cluster { tree, mount, images: None, agents: daemons, forwarder, lab, calls, dir };
         cluster.mounted();
+        wait_for("a mount that hears the forwarder", || {
+            cluster.tree.get("status").ok()?.contains(&format!("bus {bus} up")).then_some(())
+        });
         wait_eq("the number of servers", servers, || cluster.tree.names("servers").len());
         wait_eq("the number of domains", domains, || cluster.tree.names("domains").len());
         cluster
