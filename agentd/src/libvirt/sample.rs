@@ -163,7 +163,10 @@ impl Sampler {
         }
         domain.settings = match seen.settings.take() {
             Some(settings) => settings,
-            None => settings::read(&record.domain)?,
+            None => match settings::read(&record.domain)? {
+                Some(settings) => settings,
+                None => return Ok(None),
+            },
         };
         seen.settings = Some(domain.settings.clone());
         let last = seen.last.take();

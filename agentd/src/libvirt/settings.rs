@@ -120,12 +120,20 @@ fn came(xml: &str) -> Option<Came> {
     })
 }
 
-/// Reads a domain's settings. None at all is the default.
-pub fn read(domain: &Domain) -> Result<DomainSettings, Error> {
+/// Reads a domain's settings; nothing set is the default. None for a domain that is not there any more or not yet: libvirt forgets a
+/// transient one when it is off, and knows it for a moment before it runs and after it has ended.
+pub fn read(domain: &Domain) -> Result<Option<DomainSettings>, Error> {
     match domain.metadata(ELEMENT, Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_CURRENT) {
-        Ok(xml) => Ok(parse(&xml)),
+        Ok(xml) => Ok(Some(parse(&xml))),
         Err(e) if e.code().is_known_and(|c| c == ErrorNumber::NoDomainMetadata) => {
-            Ok(DomainSettings::default())
+            Ok(Some(DomainSettings::default()))
+        }
+        // "transient domains do not have any persistent config": it was not active when it was asked
+        Err(e)
+            if e.code().is_known_and(|c| c == ErrorNumber::OperationInvalid)
+                && !domain.is_persistent()? =>
+        {
+            Ok(None)
         }
         Err(e) => Err(e),
     }
