@@ -142,6 +142,8 @@ pub async fn run(
                     }
                     _ => {}
                 },
+                // agents hear no guests
+                Some(Incoming::Flood(_)) => {}
             },
             // a call that panicked sends no end
             Some(result) = calls.panicked() => return Err(DriverError::Call(result)),

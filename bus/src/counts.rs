@@ -28,6 +28,8 @@ counts! {
     received_bytes,
     /// Messages that were dropped because they were not of the bus's form.
     malformed,
+    /// Messages that were dropped because a guest said too much.
+    flooded,
     /// Messages that were dropped because they came a second time, or were of a sender's earlier life.
     doubled,
     /// Messages that were dropped because the receiver was too slow.

@@ -1,20 +1,24 @@
 //! What a receiver believes: the checks between two frames and a message. Pure; the same for ZeroMQ and the in-memory net.
 //!
 //! ```text
-//! frames -> topic in the table? -> subscribed? -> JSON of at most MESSAGE_MAX, of our version?
+//! frames -> topic in the table? -> subscribed? -> not too much of a guest? -> JSON of at most MESSAGE_MAX, of our version?
 //!        -> body belongs under the topic? -> sender may speak there? -> not ourselves? -> not heard before? -> message
 //! ```
 //! What fails is dropped and counted; the log gets one line a minute at most.
 
+mod flood;
+
 use crate::{
+    Incoming,
     counts::{Meter, add, one},
     publisher::Frames,
 };
+use flood::{Admit, Floods};
 use serde::Deserialize;
 use std::{collections::HashMap, sync::Arc};
 use xvm_model::{
-    Body, Boot, Envelope, Heartbeat, Mono, Sender, Topic, Wall, Window,
-    message::{MESSAGE_MAX, VERSION},
+    Body, Boot, DomainName, Envelope, Heartbeat, Mono, Sender, Topic, Wall, Window,
+    message::{GUEST_MESSAGE_MAX, MESSAGE_MAX, News, VERSION},
     round::Round,
 };
 
@@ -46,10 +50,38 @@ pub(crate) struct Inbox {
     own: (Sender, Boot),
     /// Everyone who spoke.
     peers: HashMap<Sender, Peer>,
+    /// What guests said lately.
+    floods: Floods,
     /// The counters.
     meter: Arc<Meter>,
     /// When the log last complained.
     logged: Option<Mono>,
+}
+
+/// What the checks without memory say.
+enum Checked {
+    /// It is a message.
+    Message(Topic, Envelope),
+    /// It is well-formed, and not for us.
+    Other,
+    /// It is one too many of a guest.
+    Flood(DomainName, Admit),
+}
+
+/// Bounds and sense of what is in a body.
+fn checked(body: &Body) -> Result<(), String> {
+    match body {
+        Body::Watchdog(say) => say.check(),
+        Body::Rounds(all) => all.rounds.iter().try_for_each(Round::check),
+        Body::Guest(beat) => beat.check(),
+        Body::GuestRuns(runs) => runs.check(),
+        Body::GuestTop(top) => top.check(),
+        Body::Reply(reply) => match &reply.news {
+            Some(News::Guest { runs }) => runs.check(),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// One subscription.
@@ -84,17 +116,22 @@ impl Inbox {
             subscriptions: subscriptions.iter().map(|s| Subscription::new(s)).collect(),
             own,
             peers: HashMap::new(),
+            floods: Floods::default(),
             meter,
             logged: None,
         }
     }
 
-    /// The message in `frames`, when it is to be believed.
-    pub(crate) fn accept(&mut self, frames: &Frames, now: Mono) -> Option<(Topic, Envelope)> {
+    /// The message in `frames`, when it is to be believed; or that there are too many of a guest.
+    pub(crate) fn accept(&mut self, frames: &Frames, now: Mono) -> Option<Incoming> {
         add(&self.meter.received_bytes, frames.len());
-        let (topic, envelope) = match self.check(frames) {
-            Ok(Some(message)) => message,
-            Ok(None) => return None,
+        let (topic, envelope) = match self.check(frames, now) {
+            Ok(Checked::Message(topic, envelope)) => (topic, envelope),
+            Ok(Checked::Other) => return None,
+            Ok(Checked::Flood(name, admit)) => {
+                one(&self.meter.flooded);
+                return (admit == Admit::Tell).then_some(Incoming::Flood(name));
+            }
             Err(why) => {
                 one(&self.meter.malformed);
                 if self.logged.is_none_or(|at| now.since(at) >= LOG_EVERY_MS) {
@@ -111,21 +148,31 @@ impl Inbox {
             return None;
         }
         one(&self.meter.received);
-        Some((topic, envelope))
+        Some(Incoming::Message { topic, envelope })
     }
 
-    /// Everything that can be said without memory. `Ok(None)` is well-formed but not for us.
-    fn check(&self, frames: &Frames) -> Result<Option<(Topic, Envelope)>, String> {
+    /// Everything that can be said without memory of the sender's other messages, but how many there are of a guest.
+    fn check(&mut self, frames: &Frames, now: Mono) -> Result<Checked, String> {
         let text = std::str::from_utf8(&frames.topic).map_err(|_| "its topic is not UTF-8".to_owned())?;
         if text.len() > 300 {
             return Err(format!("its topic has {} bytes", text.len()));
         }
         let topic = Topic::parse(text)?;
         if !self.subscriptions.iter().any(|s| s.matches(&topic, text)) {
-            return Ok(None);
+            return Ok(Checked::Other);
         }
-        if frames.body.len() > MESSAGE_MAX {
-            return Err(format!("{text} has {} bytes; at most {MESSAGE_MAX} are read", frames.body.len()));
+        let guest = match &topic {
+            Topic::Guest(name) | Topic::GuestReturn(name) | Topic::GuestTop(name) => Some(name),
+            _ => None,
+        };
+        if let Some(name) = guest
+            && let admit @ (Admit::No | Admit::Tell) = self.floods.admit(name, now)
+        {
+            return Ok(Checked::Flood(name.clone(), admit));
+        }
+        let most = if guest.is_some() { GUEST_MESSAGE_MAX } else { MESSAGE_MAX };
+        if frames.body.len() > most {
+            return Err(format!("{text} has {} bytes; at most {most} are read", frames.body.len()));
         }
         let envelope = read(&frames.body).map_err(|e| format!("{text} does not read: {e}"))?;
         if envelope.v != VERSION {
@@ -145,24 +192,27 @@ impl Inbox {
             ) => *from == Sender::Agent(name.clone()),
             (Topic::Forwarder(name), from) => *from == Sender::Forwarder(name.clone()),
             (Topic::Configs | Topic::Config, from) => matches!(from, Sender::Images(_)),
-            (Topic::Control(_) | Topic::ControlImages | Topic::Reply(_) | Topic::RollCall, _) => true,
+            (Topic::Guest(name) | Topic::GuestReturn(name) | Topic::GuestTop(name), from) => {
+                *from == Sender::Guest(name.clone())
+            }
+            (Topic::Control(_) | Topic::ControlImages | Topic::GuestControl(_) | Topic::RollCall, from) => {
+                !matches!(from, Sender::Guest(_))
+            }
+            (Topic::Reply(_), _) => true,
         };
         if !own_name {
             return Err(format!("{} may not speak under {text}", envelope.from));
         }
-        if let Body::Watchdog(say) = &envelope.body {
-            say.check().map_err(|why| format!("{text} is not believed: {why}"))?;
-        }
-        if let Body::Rounds(all) = &envelope.body {
-            all.rounds
-                .iter()
-                .try_for_each(Round::check)
-                .map_err(|why| format!("{text} is not believed: {why}"))?;
-        }
+        checked(&envelope.body).map_err(|why| format!("{text} is not believed: {why}"))?;
         if envelope.from == self.own.0 && envelope.boot == self.own.1 {
-            return Ok(None);
+            return Ok(Checked::Other);
         }
-        Ok(Some((topic, envelope)))
+        if let (Topic::Reply(_), Sender::Guest(name)) = (&topic, &envelope.from)
+            && let admit @ (Admit::No | Admit::Tell) = self.floods.admit(name, now)
+        {
+            return Ok(Checked::Flood(name.clone(), admit));
+        }
+        Ok(Checked::Message(topic, envelope))
     }
 
     /// Whether this number of this sender is new.

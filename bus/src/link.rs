@@ -1,6 +1,6 @@
 //! What a [`crate::Receiver`] gives: messages, and whether there is a forwarder.
 
-use xvm_model::{Envelope, Topic};
+use xvm_model::{DomainName, Envelope, Topic};
 
 /// Whether the bus is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Incoming {
         /// Who said what.
         envelope: Envelope,
     },
+    /// A guest says more than receivers read; told once a minute.
+    Flood(DomainName),
     /// The link changed. At the start it is down, which is not told. `Up` may come twice without a `Down` between when the link
     /// was lost for a moment: whoever joins by a roll-call does so at each `Up`.
     Link(Link),

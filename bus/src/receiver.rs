@@ -103,8 +103,8 @@ impl Receiver {
                 },
                 else => return None,
             };
-            if let Some((topic, envelope)) = self.inbox.accept(&frames, self.clock.mono()) {
-                return Some(Incoming::Message { topic, envelope });
+            if let Some(incoming) = self.inbox.accept(&frames, self.clock.mono()) {
+                return Some(incoming);
             }
         }
     }

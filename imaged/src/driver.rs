@@ -166,6 +166,8 @@ impl Driver {
                         self.inputs.push_back(Input::Link(link.is_up()));
                     }
                     Some(Incoming::Message { topic, envelope }) => self.hear(&topic, envelope)?,
+                    // imaged hears no guests
+                    Some(Incoming::Flood(_)) => {}
                 },
                 () = tokio::time::sleep(wake) => self.inputs.push_back(Input::Tick),
             }

@@ -436,12 +436,18 @@ fn parse_migrate(words: &[&str]) -> Result<DomainCommand, String> {
 }
 
 fn parse_load(words: &[&str]) -> Result<DomainCommand, String> {
+    let (share, seconds) = parse_share(words)?;
+    Ok(DomainCommand::Load { share, seconds })
+}
+
+/// Reads `[PERCENT] SECONDS`.
+pub fn parse_share(words: &[&str]) -> Result<(Ratio, u32), String> {
     let (percent, seconds) = match words {
         [seconds] => (100, number(seconds, 0..=86_400, "SECONDS")?),
         [percent, seconds] => (number(percent, 1..=100, "PERCENT")?, number(seconds, 0..=86_400, "SECONDS")?),
         _ => return Err("one or two numbers are needed".into()),
     };
-    Ok(DomainCommand::Load { share: Ratio::new(f64::from(percent) / 100.0), seconds })
+    Ok((Ratio::new(f64::from(percent) / 100.0), seconds))
 }
 
 /// Reads `on` or `off`: the file `accepting` and the command `accept`.

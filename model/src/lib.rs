@@ -9,6 +9,7 @@
 //! | [`config`] | the definition of a domain: settings, file, `xl.cfg`, `libvirt.xml` |
 //! | [`images`] | what imaged says of configs, and what it is told |
 //! | [`lease`], [`spec`] | one domain, one server: who may use its volumes, and what a server is told to run |
+//! | [`guest`] | what guestd says from within a domain, and what it is told |
 //! | [`command`] | commands, and the tables of `ctl` words |
 //! | [`lifecycle`] | which command is allowed in which state |
 //! | [`message`], [`topic`] | envelopes, bodies, topics |
@@ -28,6 +29,7 @@ pub mod config;
 pub mod domain;
 pub mod event;
 pub mod failure;
+pub mod guest;
 pub mod history;
 pub mod images;
 pub mod lease;
@@ -58,6 +60,8 @@ pub use domain::{
 };
 pub use event::{About, Event};
 pub use failure::{Code, Failure};
+pub use guest::command::GuestCommand;
+pub use guest::{GuestBeat, GuestRuns, Run, RunState, Top};
 pub use images::{ConfigChange, ConfigCommand, ConfigRecord, ConfigState, Configs};
 pub use lease::{Lease, Leases};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
@@ -73,4 +77,4 @@ pub use server::{
 pub use spec::{Grant, Spec};
 pub use stamp::{Boot, Stamp, Window};
 pub use topic::{TOPICS, Topic, TopicRow};
-pub use view::{ConfigView, DomainView, Images, Reach, Server, Shown, Thing, View};
+pub use view::{ConfigView, DomainView, Guest, Images, Reach, Server, Shown, Thing, View};

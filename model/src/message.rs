@@ -5,7 +5,7 @@ use crate::negotiation::Say;
 use crate::round::Round;
 use crate::{
     Boot, ClientName, ConfigChange, ConfigCommand, ConfigName, Configs, Domain, DomainCommand, DomainName,
-    Failure, Heartbeat, ServerCommand, ServerName, Stamp, Wall,
+    Failure, GuestBeat, GuestCommand, GuestRuns, Heartbeat, ServerCommand, ServerName, Stamp, Top, Wall,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,10 @@ pub const VERSION: u32 = 1;
 /// The longest message that a receiver reads, in bytes: a heartbeat with ten thousand domains.
 pub const MESSAGE_MAX: usize = 8 << 20;
 
-/// Who speaks: `agent/ferby`, `images/kerby`, `client/x1`, `forwarder/main`.
+/// The longest message of a guest that a receiver reads, in bytes: 32 tests with 4 KiB of output each, written as JSON.
+pub const GUEST_MESSAGE_MAX: usize = 1 << 20;
+
+/// Who speaks: `agent/ferby`, `images/kerby`, `guest/small-1`, `client/x1`, `forwarder/main`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sender {
@@ -22,6 +25,8 @@ pub enum Sender {
     Agent(ServerName),
     /// The image agent, by the server that it runs on.
     Images(ServerName),
+    /// guestd in a domain.
+    Guest(DomainName),
     /// One who sends commands.
     Client(ClientName),
     /// A forwarder, by its name.
@@ -35,9 +40,10 @@ impl TryFrom<String> for Sender {
         match role {
             "agent" => ServerName::parse(name).map(Sender::Agent).map_err(|e| e.to_string()),
             "images" => ServerName::parse(name).map(Sender::Images).map_err(|e| e.to_string()),
+            "guest" => DomainName::parse(name).map(Sender::Guest).map_err(|e| e.to_string()),
             "client" => ClientName::parse(name).map(Sender::Client).map_err(|e| e.to_string()),
             "forwarder" => ServerName::parse(name).map(Sender::Forwarder).map_err(|e| e.to_string()),
-            _ => Err(format!("sender role {role:?} is not agent, images, client or forwarder")),
+            _ => Err(format!("sender role {role:?} is not agent, images, guest, client or forwarder")),
         }
     }
 }
@@ -53,6 +59,7 @@ impl std::fmt::Display for Sender {
         match self {
             Sender::Agent(n) => write!(f, "agent/{n}"),
             Sender::Images(n) => write!(f, "images/{n}"),
+            Sender::Guest(n) => write!(f, "guest/{n}"),
             Sender::Client(n) => write!(f, "client/{n}"),
             Sender::Forwarder(n) => write!(f, "forwarder/{n}"),
         }
@@ -103,6 +110,12 @@ pub enum Body {
     Configs(Box<Configs>),
     /// One config changed, just now.
     Config(Box<ConfigChange>),
+    /// A guest lives, and how it is.
+    Guest(Box<GuestBeat>),
+    /// The tests that a guest remembers.
+    GuestRuns(Box<GuestRuns>),
+    /// The processes of a guest.
+    GuestTop(Box<Top>),
     /// Who just joined asks every daemon to say what it knows.
     RollCall,
     /// A forwarder says that it lives and what it has done.
@@ -121,6 +134,9 @@ impl Body {
             Body::Rounds(_) => "rounds",
             Body::Configs(_) => "configs",
             Body::Config(_) => "config",
+            Body::Guest(_) => "guest",
+            Body::GuestRuns(_) => "guest-runs",
+            Body::GuestTop(_) => "guest-top",
             Body::RollCall => "roll-call",
             Body::Forwarder(_) => "forwarder",
         }
@@ -198,6 +214,13 @@ pub enum Order {
         /// What to do.
         command: ConfigCommand,
     },
+    /// A domain's guestd.
+    Guest {
+        /// Which domain's.
+        name: DomainName,
+        /// What to do.
+        command: GuestCommand,
+    },
 }
 
 /// The answer to an order.
@@ -250,6 +273,11 @@ pub enum News {
     Config {
         /// Its state after the command.
         change: Box<ConfigChange>,
+    },
+    /// Of a guest.
+    Guest {
+        /// Its tests after the command.
+        runs: Box<GuestRuns>,
     },
 }
 

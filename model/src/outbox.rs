@@ -10,7 +10,9 @@
 //! While the link is down nothing is sent; when it is back before the bound has passed, asking goes on. Repeating is harmless: the
 //! receiver knows the id ([`crate::receipts`]).
 
-use crate::{Answer, Code, Command, Failure, Mono, Order, Reply, ServerCommand, ServerName, Topic, Wall};
+use crate::{
+    Answer, Code, Command, DomainName, Failure, Mono, Order, Reply, ServerCommand, ServerName, Topic, Wall,
+};
 use std::fmt;
 
 /// Milliseconds after which an unanswered order is sent again.
@@ -27,6 +29,8 @@ pub enum Addressee {
     Server(ServerName),
     /// imaged, by the server that it runs on.
     Images(ServerName),
+    /// guestd in a domain.
+    Guest(DomainName),
 }
 
 impl Addressee {
@@ -35,6 +39,7 @@ impl Addressee {
         match self {
             Addressee::Server(name) => Topic::Control(name.clone()),
             Addressee::Images(_) => Topic::ControlImages,
+            Addressee::Guest(name) => Topic::GuestControl(name.clone()),
         }
     }
 }
@@ -50,6 +55,7 @@ impl fmt::Display for Addressee {
         match self {
             Addressee::Server(name) => name.fmt(f),
             Addressee::Images(name) => write!(f, "imaged on {name}"),
+            Addressee::Guest(name) => write!(f, "guestd in {name}"),
         }
     }
 }
@@ -165,6 +171,7 @@ impl Outbox {
             Order::Domain { name, .. } => format!("domains/{name}/state"),
             Order::Server { .. } => format!("servers/{to}/status"),
             Order::Config { name, .. } => format!("configs/{name}/status"),
+            Order::Guest { name, .. } => format!("domains/{name}/guest/results"),
         };
         let why = if self.working {
             format!("{to} began it and did not finish within {bound}")
@@ -196,6 +203,7 @@ impl Order {
                 ServerCommand::UpdateImports => "update imports".to_owned(),
             },
             Order::Config { name, command } => format!("{} {name}", command.word()),
+            Order::Guest { name, command } => format!("{} in {name}", command.word()),
         }
     }
 }

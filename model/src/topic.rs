@@ -1,6 +1,6 @@
 //! The topics: one table from which subscriptions, checks and the manual page of the messages come.
 
-use crate::{ClientName, ServerName};
+use crate::{ClientName, DomainName, ServerName};
 use std::fmt;
 
 /// One row of the table.
@@ -62,8 +62,36 @@ pub const TOPICS: &[TopicRow] = &[
         about: "one config's whole record, at once when it changes or its job goes on; or that it is gone.",
     },
     TopicRow {
+        pattern: "guest.DOMAIN",
+        from: "guestd",
+        to: "xvmfs",
+        body: "guest",
+        about: "a guest lives, and how it is: load, steal, pressure, memory, the tests that it runs; every few seconds, and at a roll-call. More than 20 messages a second of a guest are dropped.",
+    },
+    TopicRow {
+        pattern: "guest-control.DOMAIN",
+        from: "xvmfs",
+        to: "guestd",
+        body: "command",
+        about: "an order to a guest: run, cancel, load, top; like those to servers.",
+    },
+    TopicRow {
+        pattern: "guest-return.DOMAIN",
+        from: "guestd",
+        to: "xvmfs",
+        body: "guest-runs",
+        about: "all tests that a guest remembers, the latest last, with what they took and printed: at each change, at a roll-call, and every minute while there are any.",
+    },
+    TopicRow {
+        pattern: "guest-top.DOMAIN",
+        from: "guestd",
+        to: "xvmfs",
+        body: "guest-top",
+        about: "the processes of a guest, the busiest first, each second while somebody reads them.",
+    },
+    TopicRow {
         pattern: "reply.CLIENT",
-        from: "agentd, imaged",
+        from: "agentd, imaged, guestd",
         to: "xvmfs, agentd, imaged",
         body: "reply",
         about: "the answer to an order: working, accepted as a job, done, or failed with code and sentence.",
@@ -119,6 +147,14 @@ pub enum Topic {
     Watchdog(ServerName),
     /// `rounds.SERVER`
     Rounds(ServerName),
+    /// `guest.DOMAIN`
+    Guest(DomainName),
+    /// `guest-control.DOMAIN`
+    GuestControl(DomainName),
+    /// `guest-return.DOMAIN`
+    GuestReturn(DomainName),
+    /// `guest-top.DOMAIN`
+    GuestTop(DomainName),
     /// `roll-call`
     RollCall,
     /// `forwarder.NAME`
@@ -138,6 +174,7 @@ impl Topic {
         let (kind, name) =
             text.split_once('.').ok_or_else(|| format!("topic {text:?} is not in the table"))?;
         let server = || ServerName::parse(name).map_err(|e| e.to_string());
+        let domain = || DomainName::parse(name).map_err(|e| e.to_string());
         match kind {
             "heartbeat" => server().map(Topic::Heartbeat),
             "domain" => server().map(Topic::Domain),
@@ -145,6 +182,10 @@ impl Topic {
             "watchdog" => server().map(Topic::Watchdog),
             "rounds" => server().map(Topic::Rounds),
             "forwarder" => server().map(Topic::Forwarder),
+            "guest" => domain().map(Topic::Guest),
+            "guest-control" => domain().map(Topic::GuestControl),
+            "guest-return" => domain().map(Topic::GuestReturn),
+            "guest-top" => domain().map(Topic::GuestTop),
             "reply" => ClientName::parse(name).map(Topic::Reply).map_err(|e| e.to_string()),
             _ => Err(format!("topic {text:?} is not in the table")),
         }
@@ -155,7 +196,10 @@ impl Topic {
         match self {
             Topic::Heartbeat(_) => "heartbeat",
             Topic::Domain(_) => "domain",
-            Topic::Control(_) | Topic::ControlImages => "command",
+            Topic::Control(_) | Topic::ControlImages | Topic::GuestControl(_) => "command",
+            Topic::Guest(_) => "guest",
+            Topic::GuestReturn(_) => "guest-runs",
+            Topic::GuestTop(_) => "guest-top",
             Topic::Configs => "configs",
             Topic::Config => "config",
             Topic::Reply(_) => "reply",
@@ -179,6 +223,10 @@ impl fmt::Display for Topic {
             Topic::Reply(n) => write!(f, "reply.{n}"),
             Topic::Watchdog(n) => write!(f, "watchdog.{n}"),
             Topic::Rounds(n) => write!(f, "rounds.{n}"),
+            Topic::Guest(n) => write!(f, "guest.{n}"),
+            Topic::GuestControl(n) => write!(f, "guest-control.{n}"),
+            Topic::GuestReturn(n) => write!(f, "guest-return.{n}"),
+            Topic::GuestTop(n) => write!(f, "guest-top.{n}"),
             Topic::RollCall => f.write_str("roll-call"),
             Topic::Forwarder(n) => write!(f, "forwarder.{n}"),
         }
@@ -192,7 +240,12 @@ mod tests {
     #[test]
     fn every_row_is_a_topic_and_says_its_body() {
         for row in TOPICS {
-            let text = row.pattern.replace("SERVER", "ferby").replace("CLIENT", "x").replace("NAME", "main");
+            let text = row
+                .pattern
+                .replace("SERVER", "ferby")
+                .replace("DOMAIN", "small-1")
+                .replace("CLIENT", "x")
+                .replace("NAME", "main");
             let topic = Topic::parse(&text).expect(row.pattern);
             assert_eq!(topic.to_string(), text);
             assert_eq!(topic.body(), row.body);

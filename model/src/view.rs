@@ -9,6 +9,7 @@
 
 mod apply;
 mod configs;
+mod guests;
 mod lost;
 mod place;
 mod rounds;
@@ -17,6 +18,7 @@ mod tell;
 mod thing;
 
 pub use configs::{ConfigView, Images};
+pub use guests::Guest;
 pub use place::{DomainView, Shown};
 pub use thing::{Thing, thing_id};
 
@@ -128,6 +130,8 @@ pub struct View {
     gone: OrdMap<DomainName, (Arc<Outcome>, Mono)>,
     /// What each server said last of its rounds of help.
     rounds: OrdMap<ServerName, Arc<rounds::Told>>,
+    /// Domains whose guestd was heard.
+    guests: OrdMap<DomainName, Arc<Guest>>,
     /// imaged and its configs.
     images: Option<Arc<Images>>,
     /// How many rounds ended with each word while we listened.
@@ -150,6 +154,7 @@ impl Default for View {
             outcomes: OrdMap::new(),
             gone: OrdMap::new(),
             rounds: OrdMap::new(),
+            guests: OrdMap::new(),
             images: None,
             ended: [0; End::ALL.len()],
             balance: None,

@@ -188,6 +188,7 @@ impl Cluster {
                         self.change(|view, now| view.link(up, &why, now));
                     }
                     Some(Incoming::Message { envelope, .. }) => self.hear(envelope),
+                    Some(Incoming::Flood(name)) => self.change(|view, now| view.guest_floods(&name, now)),
                 },
             }
         }
@@ -266,7 +267,7 @@ fn records(body: &Body) -> &[Domain] {
         Body::Reply(reply) => match &reply.news {
             Some(News::Domain { change }) => change,
             Some(News::Server { heartbeat }) => return &heartbeat.domains,
-            Some(News::Config { .. }) | None => return &[],
+            Some(News::Config { .. } | News::Guest { .. }) | None => return &[],
         },
         _ => return &[],
     };

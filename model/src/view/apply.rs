@@ -17,6 +17,7 @@ impl View {
         let server = match envelope.from {
             Sender::Agent(server) => server,
             Sender::Images(name) => return self.apply_images(name, stamp, at, envelope.body, now),
+            Sender::Guest(name) => return self.apply_guest(name, stamp, at, envelope.body, now),
             Sender::Client(_) | Sender::Forwarder(_) => return Vec::new(),
         };
         match envelope.body {
@@ -25,8 +26,9 @@ impl View {
             Body::Reply(reply) => match reply.news {
                 Some(News::Domain { change }) => self.change(&server, stamp, at, *change, now),
                 Some(News::Server { heartbeat }) => self.heartbeat(server, stamp, at, *heartbeat, now),
-                Some(News::Config { .. }) | None => Vec::new(),
+                Some(News::Config { .. } | News::Guest { .. }) | None => Vec::new(),
             },
+            Body::Guest(_) | Body::GuestRuns(_) | Body::GuestTop(_) => Vec::new(),
             Body::Rounds(said) => self.hear_rounds(server, stamp, at, said.rounds, now),
             Body::Configs(_) | Body::Config(_) => Vec::new(),
             Body::Command(_) | Body::Watchdog(_) | Body::RollCall | Body::Forwarder(_) => Vec::new(),
@@ -91,6 +93,7 @@ impl View {
             }
         }
         events.extend(self.images_reach_event(now));
+        events.extend(self.guests_tick(now));
         self.end_bridges(now);
         events
     }

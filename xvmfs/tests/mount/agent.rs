@@ -92,7 +92,7 @@ impl World {
                                 Body::Command(command) => world.hear(&name, *command),
                                 _ => {}
                             },
-                            Some(Incoming::Link(_)) => {}
+                            Some(Incoming::Link(_) | Incoming::Flood(_)) => {}
                         },
                     }
                 }
@@ -185,7 +185,9 @@ impl World {
                         }
                         place.domain_order(&domain, command, &id)
                     }
-                    Order::Config { .. } => panic!("an agent has no configs"),
+                    Order::Config { .. } | Order::Guest { .. } => {
+                        panic!("an agent has no configs and no guests")
+                    }
                 };
                 place.known.insert(id.clone(), Reply { id: id.clone(), answer, news });
                 place.known[&id].clone()

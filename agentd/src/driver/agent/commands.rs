@@ -27,14 +27,14 @@ impl Agent {
         let about = match &command.order {
             Order::Server { .. } => About::Server,
             Order::Domain { name, .. } => About::Domain(name),
-            // configs are imaged's, which hears another topic
-            Order::Config { .. } => return,
+            // configs are imaged's, and guests' their own, which hear other topics
+            Order::Config { .. } | Order::Guest { .. } => return,
         };
         match self.receipts.admit(&command, self.now.wall, self.now.mono) {
             Admit::Run => match command.order {
                 Order::Server { command } => self.server_command(ticket, command),
                 Order::Domain { name, command } => self.domain_command(ticket, &name, command),
-                Order::Config { .. } => {}
+                Order::Config { .. } | Order::Guest { .. } => {}
             },
             Admit::Known(None) => self.send(&ticket, Answer::Working, None),
             Admit::Known(Some(reply)) => {

@@ -70,7 +70,7 @@ impl Peer {
                             Body::Command(command) => it.hear(*command),
                             _ => {}
                         },
-                        Some(Incoming::Link(_)) => {}
+                        Some(Incoming::Link(_) | Incoming::Flood(_)) => {}
                     },
                 }
             }
