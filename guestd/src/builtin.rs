@@ -1,0 +1,159 @@
+//! The tests that are built in. Each runs as a process of its own: `guestd test NAME [ARG]...`.
+//!
+//! A test is one row of [`TESTS`] and one file; help and manual page come from the row.
+
+mod disk;
+mod fibonacci;
+mod image;
+mod memory;
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+/// A test that is built in.
+pub struct Test {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments.
+    pub args: &'static str,
+    /// What it does, and its defaults.
+    pub about: &'static str,
+    run: fn(&[String], &mut dyn Write) -> Result<(), Problem>,
+}
+
+/// All of them.
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "fibonacci",
+        args: "[N]",
+        about: "the Nth Fibonacci number by its recursion: one CPU (N 0 to 50, else 38)",
+        run: fibonacci::run,
+    },
+    Test {
+        name: "image",
+        args: "[SIZE]",
+        about: "a picture of SIZE times SIZE points is drawn, encoded, decoded, blurred, turned, encoded (64 to 4096, else 512)",
+        run: image::run,
+    },
+    Test {
+        name: "memory",
+        args: "[MIB] [SECONDS]",
+        about: "MIB of memory are written and checked (1 to 1048576, else 64), again and again for SECONDS (0 to 3600, else once)",
+        run: memory::run,
+    },
+    Test {
+        name: "disk",
+        args: "[MIB] [DIR]",
+        about: "a file of MIB is written to the disk and read back (1 to 65536, else 64) in DIR (else /var/tmp); no file stays",
+        run: disk::run,
+    },
+];
+
+/// Why a test did not end well.
+#[derive(Debug, PartialEq, Eq)]
+enum Problem {
+    /// A wrong argument; exit status 2.
+    Usage(String),
+    /// What it tested is not right, or could not be tested; exit status 1.
+    Failed(String),
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Problem::Failed(error.to_string())
+    }
+}
+
+/// Runs a test in this process: the words after `guestd test`. It prints to standard output, problems to standard error.
+pub fn main(words: &[String]) -> ExitCode {
+    let problem = match words.split_first() {
+        None => Problem::Usage("a test's name is needed".into()),
+        Some((name, args)) => match TESTS.iter().find(|t| t.name == name) {
+            None => Problem::Usage(format!("there is no test {name:?}")),
+            Some(test) => match (test.run)(args, &mut std::io::stdout()) {
+                Ok(()) => return ExitCode::SUCCESS,
+                Err(Problem::Failed(why)) => Problem::Failed(format!("{name}: {why}")),
+                Err(Problem::Usage(why)) => {
+                    Problem::Usage(format!("{name}: {why}; usage: {name} {}", test.args))
+                }
+            },
+        },
+    };
+    let (Problem::Usage(why) | Problem::Failed(why)) = &problem;
+    eprintln!("guestd test: {why}");
+    if matches!(problem, Problem::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The tests with what they do, two lines each.
+pub fn list() -> String {
+    TESTS.iter().fold(String::new(), |mut text, test| {
+        writeln!(text, "  {} {}\n      {}", test.name, test.args, test.about).expect("a String takes all");
+        text
+    })
+}
+
+/// The number at `index`, or the default; the error says which are allowed.
+fn number<T>(
+    args: &[String],
+    index: usize,
+    what: &str,
+    allowed: RangeInclusive<T>,
+    default: T,
+) -> Result<T, Problem>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    let Some(text) = args.get(index) else { return Ok(default) };
+    match text.parse() {
+        Ok(n) if allowed.contains(&n) => Ok(n),
+        _ => Err(Problem::Usage(format!("{what} is {} to {}, not {text:?}", allowed.start(), allowed.end()))),
+    }
+}
+
+/// No more arguments than a test takes.
+fn at_most(args: &[String], most: usize) -> Result<(), Problem> {
+    match args.get(most) {
+        None => Ok(()),
+        Some(extra) => Err(Problem::Usage(format!("{extra:?} is one argument too many"))),
+    }
+}
+
+/// Numbers that look random and are the same each time (splitmix64).
+fn mix(n: u64) -> u64 {
+    let z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn run(name: &str, args: &[&str]) -> Result<String, Problem> {
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let test = TESTS.iter().find(|t| t.name == name).expect("built in");
+        let mut out = Vec::new();
+        (test.run)(&args, &mut out)?;
+        Ok(String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn wrong_arguments_say_what_is_allowed() {
+        for (line, why) in [
+            ("fibonacci 51", "N is 0 to 50, not \"51\""),
+            ("fibonacci -1", "N is 0 to 50, not \"-1\""),
+            ("fibonacci 1 2", "\"2\" is one argument too many"),
+            ("image 63", "SIZE is 64 to 4096, not \"63\""),
+            ("memory 0", "MIB is 1 to 1048576, not \"0\""),
+            ("memory 1 x", "SECONDS is 0 to 3600, not \"x\""),
+            ("disk 99999", "MIB is 1 to 65536, not \"99999\""),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(run(words[0], &words[1..]), Err(Problem::Usage(why.into())), "{line}");
+        }
+    }
+}
