@@ -12,6 +12,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A test that is built in.
 pub struct Test {
@@ -22,6 +23,16 @@ pub struct Test {
     /// What it does, and its defaults.
     pub about: &'static str,
     run: fn(&[String], &mut dyn Write) -> Result<(), Problem>,
+    cost: fn(&[String]) -> Result<Cost, Problem>,
+}
+
+/// What a test is in a simulated guest, which only reckons: as on one CPU of a usual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// How long one CPU works.
+    pub cpu: Duration,
+    /// What is printed.
+    pub output: String,
 }
 
 /// All of them.
@@ -31,24 +42,28 @@ pub const TESTS: &[Test] = &[
         args: "[N]",
         about: "the Nth Fibonacci number by its recursion: one CPU (N 0 to 50, else 38)",
         run: fibonacci::run,
+        cost: fibonacci::cost,
     },
     Test {
         name: "image",
         args: "[SIZE]",
         about: "a picture of SIZE times SIZE points is drawn, encoded, decoded, blurred, turned, encoded (64 to 4096, else 512)",
         run: image::run,
+        cost: image::cost,
     },
     Test {
         name: "memory",
         args: "[MIB] [SECONDS]",
         about: "MIB of memory are written and checked (1 to 1048576, else 64), again and again for SECONDS (0 to 3600, else once)",
         run: memory::run,
+        cost: memory::cost,
     },
     Test {
         name: "disk",
         args: "[MIB] [DIR]",
         about: "a file of MIB is written to the disk and read back (1 to 65536, else 64) in DIR (else /var/tmp); no file stays",
         run: disk::run,
+        cost: disk::cost,
     },
 ];
 
@@ -69,22 +84,41 @@ impl From<std::io::Error> for Problem {
 
 /// Runs a test in this process: the words after `guestd test`. It prints to standard output, problems to standard error.
 pub fn main(words: &[String]) -> ExitCode {
-    let problem = match words.split_first() {
-        None => Problem::Usage("a test's name is needed".into()),
-        Some((name, args)) => match TESTS.iter().find(|t| t.name == name) {
-            None => Problem::Usage(format!("there is no test {name:?}")),
-            Some(test) => match (test.run)(args, &mut std::io::stdout()) {
-                Ok(()) => return ExitCode::SUCCESS,
-                Err(Problem::Failed(why)) => Problem::Failed(format!("{name}: {why}")),
-                Err(Problem::Usage(why)) => {
-                    Problem::Usage(format!("{name}: {why}; usage: {name} {}", test.args))
-                }
-            },
-        },
-    };
-    let (Problem::Usage(why) | Problem::Failed(why)) = &problem;
-    eprintln!("guestd test: {why}");
-    if matches!(problem, Problem::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+    match of(words, |test, args| (test.run)(args, &mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let (status, said) = problem.told();
+            eprintln!("{said}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// What the test costs that the words after `guestd test` name; the exit status and what is said when there is none.
+pub fn cost(words: &[String]) -> Result<Cost, (u8, String)> {
+    of(words, |test, args| (test.cost)(args)).map_err(|problem| problem.told())
+}
+
+/// Does something with the test that `words` name.
+fn of<T>(words: &[String], with: impl Fn(&Test, &[String]) -> Result<T, Problem>) -> Result<T, Problem> {
+    let (name, args) = words.split_first().ok_or_else(|| Problem::Usage("a test's name is needed".into()))?;
+    let none = || Problem::Usage(format!("there is no test {name:?}"));
+    let test = TESTS.iter().find(|t| t.name == name).ok_or_else(none)?;
+    with(test, args).map_err(|problem| match problem {
+        Problem::Failed(why) => Problem::Failed(format!("{name}: {why}")),
+        Problem::Usage(why) => Problem::Usage(format!("{name}: {why}; usage: {name} {}", test.args)),
+    })
+}
+
+impl Problem {
+    /// The exit status, and what is said.
+    fn told(&self) -> (u8, String) {
+        let (status, why) = match self {
+            Problem::Usage(why) => (2, why),
+            Problem::Failed(why) => (1, why),
+        };
+        (status, format!("guestd test: {why}"))
+    }
 }
 
 /// The tests with what they do, two lines each.

@@ -9,6 +9,7 @@
 //! | [`builtin`] | the tests that are built in: a table |
 //! | [`load`] | load on request |
 //! | [`machine`], [`top`] | what the guest's kernel says: heartbeats, processes |
+//! | [`simulated`] | the guests of simulated domains, which only reckon |
 //! | [`config`] | flags, the kernel's command line, the file: which counts |
 
 pub mod agent;
@@ -19,6 +20,7 @@ pub mod driver;
 pub mod load;
 pub mod machine;
 pub mod run;
+pub mod simulated;
 pub mod top;
 
 pub use config::command;

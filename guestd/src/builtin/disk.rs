@@ -2,15 +2,23 @@
 //!
 //! The file has no name: the kernel removes it when the process ends, however it ends.
 
-use super::{Problem, at_most, mix, number};
+use super::{Cost, Problem, at_most, mix, number};
 use rustix::fs::{Advice, fadvise};
 use std::io::{Read as _, Seek as _, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that are written at once.
 const BLOCK: usize = 1 << 20;
 /// Where the file is made when nothing else is asked for: the first that is there.
 const PLACES: [&str; 2] = ["/var/tmp", "/tmp"];
+
+/// At 200 MiB a second.
+pub(super) fn cost(args: &[String]) -> Result<Cost, Problem> {
+    at_most(args, 2)?;
+    let mib: u64 = number(args, 0, "MIB", 1..=65_536, 64)?;
+    let output = format!("{mib} MiB written and read: simulated\n");
+    Ok(Cost { cpu: Duration::from_millis(5 * mib), output })
+}
 
 /// `[MIB] [DIR]`
 pub(super) fn run(args: &[String], out: &mut dyn Write) -> Result<(), Problem> {

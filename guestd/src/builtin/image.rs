@@ -1,7 +1,8 @@
 //! Work on a picture: draw, encode, decode, blur, turn, encode. Whole numbers alone, so that the checksum is the same on every machine.
 
-use super::{Problem, at_most, mix, number};
+use super::{Cost, Problem, at_most, mix, number};
 use std::io::{Cursor, Write};
+use std::time::Duration;
 
 /// How far a point is blurred, in points to each side.
 const RADIUS: usize = 4;
@@ -38,6 +39,14 @@ pub(super) fn run(args: &[String], out: &mut dyn Write) -> Result<(), Problem> {
         crc32fast::hash(&picture.bytes)
     )?;
     Ok(())
+}
+
+/// As many points more, as much time more.
+pub(super) fn cost(args: &[String]) -> Result<Cost, Problem> {
+    at_most(args, 1)?;
+    let size: u64 = number(args, 0, "SIZE", 64..=4096, 512)?;
+    let output = format!("{size} x {size}: simulated\n");
+    Ok(Cost { cpu: Duration::from_nanos(500 * size * size), output })
 }
 
 impl Picture {

@@ -1,6 +1,6 @@
 //! Memory is written and checked.
 
-use super::{Problem, at_most, mix, number};
+use super::{Cost, Problem, at_most, mix, number};
 use crate::machine::memory::parse_meminfo;
 use std::hint::black_box;
 use std::io::Write;
@@ -29,6 +29,15 @@ pub(super) fn run(args: &[String], out: &mut dyn Write) -> Result<(), Problem> {
     let rate = 2.0 * mib as f64 * passes as f64 / begun.elapsed().as_secs_f64().max(1e-9);
     writeln!(out, "{mib} MiB written and checked {passes} times, {rate:.0} MiB/s")?;
     Ok(())
+}
+
+/// At 2 GiB a second.
+pub(super) fn cost(args: &[String]) -> Result<Cost, Problem> {
+    at_most(args, 2)?;
+    let mib: u64 = number(args, 0, "MIB", 1..=1_048_576, 64)?;
+    let time = Duration::from_secs(number(args, 1, "SECONDS", 0..=3600, 0)?);
+    let cpu = time.max(Duration::from_micros(500 * mib));
+    Ok(Cost { cpu, output: format!("{mib} MiB written and checked: simulated\n") })
 }
 
 /// Each pass writes other numbers, so that what stayed of the last one is seen.
