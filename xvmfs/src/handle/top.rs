@@ -104,22 +104,31 @@ impl Top {
         self.lock().read(offset, size, |shown| self.grow(shown))
     }
 
-    /// Waits for the first snapshot. The guest's refusal, or ETIMEDOUT, stands in the file `error` too.
+    /// Waits for the first snapshot, 5 s at most (ETIMEDOUT); EHOSTDOWN at once when the guest is not heard, or what it refuses with.
+    /// A failure stands in the file `error` too.
     pub async fn hold(&self, cluster: &Arc<Cluster>, offset: u64, size: usize) -> Result<Vec<u8>, Failure> {
+        let what = format!("read the processes of {}", self.name);
+        let result = match cluster.heard_guest(&self.name, &what) {
+            Ok(_) => {
+                tokio::time::timeout(BOUND, self.fetch(cluster, offset, size)).await.unwrap_or_else(|_| {
+                    let why = format!("cannot {what}: its guestd sent none within {} s", BOUND.as_secs());
+                    Err(Failure::new(Code::TimedOut, why))
+                })
+            }
+            Err(failure) => Err(failure),
+        };
+        result.map_err(|failure| cluster.refuse(&Place::Guest(self.name.clone()), failure))
+    }
+
+    async fn fetch(&self, cluster: &Arc<Cluster>, offset: u64, size: usize) -> Result<Vec<u8>, Failure> {
         // what was refused before this read says nothing of it; what it asks itself may be refused at once
         let known = self.watch.get().map(|(_, watch)| watch.said().refused);
-        let (said, watch) =
-            self.watch.get_or_init(|| Watch::over(cluster, &tokio::runtime::Handle::current(), &self.name));
+        let rt = tokio::runtime::Handle::current();
+        let (said, watch) = self.watch.get_or_init(|| Watch::over(cluster, &rt, &self.name));
         let before = known.unwrap_or(said.refused);
-        let ready = || {
-            let refusal = |said: Said| said.refusal.filter(|_| said.refused > before).map(Err);
-            self.read(offset, size).map(Ok).or_else(|| refusal(watch.said()))
-        };
-        let result = tokio::time::timeout(BOUND, watch.bell.until(ready)).await.unwrap_or_else(|_| {
-            let why = format!("cannot read the processes of {}: its guestd sent none within 5 s", self.name);
-            Err(Failure::new(Code::TimedOut, why))
-        });
-        result.map_err(|failure| cluster.refuse(&Place::Guest(self.name.clone()), failure))
+        let refusal = |said: Said| said.refusal.filter(|_| said.refused > before).map(Err);
+        let ready = || self.read(offset, size).map(Ok).or_else(|| refusal(watch.said()));
+        watch.bell.until(ready).await
     }
 
     /// The length of what was shown, for who has seen all of it with what has come since; 0 before the first read.

@@ -3,20 +3,28 @@
 use super::answered;
 use crate::cluster::Cluster;
 use crate::row::{Scene, seconds};
+use std::sync::Arc;
 use xvm_model::outbox::Addressee;
-use xvm_model::{Code, DomainCommand, DomainName, Failure, GuestCommand, Order, Reach};
+use xvm_model::{Code, DomainCommand, DomainName, Failure, Guest, GuestCommand, Order, Reach};
 
 impl Cluster {
-    /// Sends a command to the guestd of a domain, and waits for its answer within the bound of every order. EHOSTDOWN at once when three
-    /// of its heartbeats are missing: a paused domain answers nobody.
+    /// Sends a command to the guestd of a domain, and waits for its answer within the bound of every order.
     pub(crate) async fn order_guest(
         &self,
         name: &DomainName,
         command: GuestCommand,
     ) -> Result<String, Failure> {
         let order = Order::Guest { name: name.clone(), command };
-        let (view, now, what) = (self.view(), self.now(), order.what());
+        let guest = self.heard_guest(name, &order.what())?;
+        let (to, heard) = (Addressee::Guest(name.clone()), (guest.at, guest.heard.mono));
+        answered(self.client().order(to, guest.stamp.boot, heard, order).await?)
+    }
+
+    /// The guestd of a domain of which `what` is wanted. EHOSTDOWN when three of its heartbeats are missing: a paused domain answers
+    /// nobody.
+    pub(crate) fn heard_guest(&self, name: &DomainName, what: &str) -> Result<Arc<Guest>, Failure> {
         self.linked()?;
+        let (view, now) = (self.view(), self.now());
         let down = |more: &str| {
             Failure::new(Code::HostDown, format!("cannot {what}: its guestd is not heard{more}"))
         };
@@ -25,8 +33,7 @@ impl Cluster {
             let age = seconds(now.mono.since(guest.heard.mono));
             return Err(down(&format!(", last {age} s ago")));
         }
-        let (to, heard) = (Addressee::Guest(name.clone()), (guest.at, guest.heard.mono));
-        answered(self.client().order(to, guest.stamp.boot, heard, order).await?)
+        Ok(guest.clone())
     }
 }
 
