@@ -75,7 +75,7 @@ pub enum Body {
     /// The end of jobs.
     Wait(Arc<Wait>),
     /// The processes of a guest.
-    Top(Box<Top>),
+    Top(Arc<Top>),
     /// A log: read by [`Log::read`], which waits for imaged.
     Log(Box<Log>),
 }
@@ -172,6 +172,13 @@ impl Handle {
                     }
                 }
                 wait.text(cluster).is_some()
+            }
+            Body::Top(top) => {
+                if let Some(waker) = waker {
+                    top.bell.arm(waker);
+                    Top::watch(top, cluster, rt);
+                }
+                top.is_readable()
             }
             _ => true,
         }
@@ -285,7 +292,7 @@ impl Handles {
             }
             (Opened::Top(name), false) => {
                 walker = self.walks.is_walker(dir, pid);
-                Body::Top(Box::new(Top::new(name)))
+                Body::Top(Arc::new(Top::new(name)))
             }
         };
         self.walks.opened(dir, pid);

@@ -9,15 +9,19 @@
 //! Nothing is asked before the first read, which waits for a snapshot that is fresh. What was read is forgotten two snapshots later.
 
 use crate::cluster::Cluster;
+use crate::handle::Bell;
 use crate::row::Place;
 use crate::tables::guest;
 use crate::tops::{Said, Watch};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use xvm_model::{Code, DomainName, Failure, Wall};
 
 /// How long the first read may take.
 const BOUND: Duration = Duration::from_secs(5);
+/// How long the task behind poll(2) waits before it looks whether the file is still open.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One open `top`.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ pub struct Top {
     watch: OnceLock<(Said, Arc<Watch>)>,
     /// A plain mutex: held for copying text.
     shown: Mutex<Shown>,
+    /// Rings when there is more, for poll(2).
+    pub bell: Bell,
+    /// Whether a task waits on behalf of poll(2).
+    watched: AtomicBool,
 }
 
 /// What the reader has been shown.
@@ -91,7 +99,8 @@ impl Shown {
 impl Top {
     /// Nothing is asked before the first read.
     pub fn new(name: DomainName) -> Self {
-        Top { name, watch: OnceLock::new(), shown: Mutex::default() }
+        let (watch, shown, bell) = (OnceLock::new(), Mutex::default(), Bell::default());
+        Top { name, watch, shown, bell, watched: AtomicBool::new(false) }
     }
 
     /// Has the guest asked from now on, until the file is closed.
@@ -129,6 +138,35 @@ impl Top {
         let refusal = |said: Said| said.refusal.filter(|_| said.refused > before).map(Err);
         let ready = || self.read(offset, size).map(Ok).or_else(|| refusal(watch.said()));
         watch.bell.until(ready).await
+    }
+
+    /// Whether there is something that was never read.
+    pub fn is_readable(&self) -> bool {
+        let mut shown = self.lock();
+        if shown.heard.is_none() || shown.is_read() {
+            self.grow(&mut shown);
+        }
+        shown.read < shown.end()
+    }
+
+    /// Has the bell rung once when there is something to read; ends soon after the file was closed.
+    pub fn watch(top: &Arc<Self>, cluster: &Arc<Cluster>, rt: &tokio::runtime::Handle) {
+        top.begin(cluster, rt);
+        if top.watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let top = top.clone();
+        rt.spawn(async move {
+            let Some((_, watch)) = top.watch.get() else { return };
+            let ready = || top.is_readable().then_some(());
+            while tokio::time::timeout(LOOK, watch.bell.until(ready)).await.is_err() {
+                if Arc::strong_count(&top) == 1 {
+                    return;
+                }
+            }
+            top.watched.store(false, Ordering::Relaxed);
+            top.bell.ring();
+        });
     }
 
     /// The length of what was shown, for who has seen all of it with what has come since; 0 before the first read.

@@ -35,7 +35,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "result",
         mode: 0o444,
-        about: "blocks until no test runs or waits, then tells of the last one, `key value` lines: test; state (done, failed, cancelled); status, its exit status or -; wall and cpu in seconds; server, where the domain is now; why, when it has no status; then an empty line and the end of its output, 4096 bytes at most; empty when none ran",
+        about: "blocks until no test runs or waits, then tells of the last one, `key value` lines: test; state (done, failed, cancelled); status, its exit status or -; wall and cpu in seconds; server, where the domain is now; why, when it has no status; then an empty line and the end of its output, 4096 bytes at most; empty when none ran; state unknown when the guest was lost meanwhile",
         kind: Kind::Wait,
     },
     Row {
@@ -137,9 +137,9 @@ pub fn result(scene: &Scene, name: &DomainName, g: &Guest) -> Option<String> {
     Some(format!("{}\n{}{end}", out.text(), shown(&run.output)))
 }
 
-/// What `result` gives when the guest is not heard any more.
+/// What `result` gives who waited for a test whose end nobody knows.
 pub fn lost(name: &DomainName) -> String {
-    format!("state unknown\nwhy guestd in {name} is not heard any more\n")
+    format!("state unknown\nwhy guestd in {name} was started anew, or is not heard any more\n")
 }
 
 fn results(scene: &Scene) -> String {

@@ -54,6 +54,25 @@ fn a_result_waits_for_the_end_of_the_test() {
     assert_eq!(ends, ["done 0 1.234 1.200 fibonacci 38", "failed - 1.234 1.200 image 512"]);
 }
 
+/// If this fails, a script waits for ever for a test that nobody runs any more, or takes its end for another's.
+#[test]
+fn who_waits_for_a_lost_test_is_told() {
+    if !can_mount("who_waits_for_a_lost_test_is_told") {
+        return;
+    }
+    let (_c, guest, m) = with_guest();
+    m.write(&format!("{DIR}/run"), "fibonacci 38\n").unwrap();
+    let mut wait = Follower::new(&m, &format!("exec cat {DIR}/result"));
+    let mut events = Follower::new(&m, "exec cat domains/small-1/events");
+    assert!(events.line().ends_with("listening\n"));
+    wait_for("a held read", || wait.is_held());
+    guest.change(|b| b.interval_ms = 100);
+    guest.dead(true);
+    assert!(events.line().ends_with("domain small-1 guest down\n"));
+    assert_eq!(wait.line(), "state unknown\n");
+    assert!(wait.line().contains("not heard any more") && wait.line().is_empty());
+}
+
 #[test]
 fn lines_are_tests_in_order_up_to_the_first_that_is_refused() {
     if !can_mount("lines_are_tests_in_order_up_to_the_first_that_is_refused") {

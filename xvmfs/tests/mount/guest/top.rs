@@ -110,6 +110,27 @@ fn without_a_snapshot_a_read_ends_in_time_and_says_why() {
 }
 
 #[test]
+fn poll_says_when_there_is_a_next_snapshot() {
+    if !can_mount("poll_says_when_there_is_a_next_snapshot") {
+        return;
+    }
+    let (_c, _guest, m) = with_guest();
+    let script = "
+import os, select
+f = os.open('domains/small-1/guest/top', os.O_RDONLY | os.O_NONBLOCK)
+p = select.epoll(); p.register(f, select.EPOLLIN)
+try: os.read(f, 99)
+except BlockingIOError: print('again')
+for i in range(3):
+  print(len(p.poll(15)), os.read(f, 9999).count(b'COMMAND'))
+  if not p.poll(0): print('nothing yet', os.read(f, 9999))
+";
+    let out = m.sh(&format!("exec python3 -c \"{script}\""));
+    let text = String::from_utf8_lossy(&out.stdout).replace("nothing yet b''\n", "");
+    assert_eq!(text, "again\n1 1\n1 1\n1 1\n", "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
 fn a_reader_that_waits_can_be_killed() {
     if !can_mount("a_reader_that_waits_can_be_killed") {
         return;
