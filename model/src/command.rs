@@ -294,7 +294,7 @@ pub const DOMAIN_VERBS: &[Verb<DomainCommand>] = &[
         word: "load",
         args: "[PERCENT] SECONDS",
         arity: (1, 2),
-        about: "work for its vCPUs: PERCENT (1 to 100, else 100) of each for SECONDS (0 ends it)",
+        about: "work for its vCPUs, by its guest when that is heard: PERCENT (1 to 100, else 100) of each for SECONDS (0 ends it)",
         parse: parse_load,
     },
     Verb {

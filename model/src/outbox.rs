@@ -11,7 +11,8 @@
 //! receiver knows the id ([`crate::receipts`]).
 
 use crate::{
-    Answer, Code, Command, DomainName, Failure, Mono, Order, Reply, ServerCommand, ServerName, Topic, Wall,
+    Answer, Code, Command, DomainName, Failure, GuestCommand, Mono, Order, Reply, ServerCommand, ServerName,
+    Topic, Wall,
 };
 use std::fmt;
 
@@ -203,6 +204,10 @@ impl Order {
                 ServerCommand::UpdateImports => "update imports".to_owned(),
             },
             Order::Config { name, command } => format!("{} {name}", command.word()),
+            Order::Guest { name, command: GuestCommand::Run { line } } => {
+                let short: String = line.chars().take(80).collect();
+                format!("run {short} in {name}")
+            }
             Order::Guest { name, command } => format!("{} in {name}", command.word()),
         }
     }

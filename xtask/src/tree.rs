@@ -3,6 +3,7 @@
 use crate::roff::Page;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, SERVER_VERBS, Verb};
 use xvm_model::failure::Code;
+use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
 use xvmfs::row::Kind;
 use xvmfs::tables::cluster::DIRECTORIES;
@@ -27,17 +28,19 @@ pub fn page() -> String {
          is when the thing was last heard of. Numbers are decimal; a load is a share from 0.00 to 1.00.",
     );
     for (directory, rows) in DIRECTORIES {
-        p.section(match directory.split('/').next() {
-            Some("servers") => "FILES OF A SERVER",
-            Some("domains") => "FILES OF A DOMAIN",
-            Some("help") => "FILES OF A ROUND OF HELP",
-            Some("configs") => "FILES OF A CONFIG",
+        p.section(match *directory {
+            "servers/NAME" => "FILES OF A SERVER",
+            "domains/NAME" => "FILES OF A DOMAIN",
+            "domains/NAME/guest" => "FILES OF A GUEST",
+            "help/ROUND" => "FILES OF A ROUND OF HELP",
+            "configs/NAME" => "FILES OF A CONFIG",
             _ => "FILES OF THE ROOT",
         });
         for row in *rows {
             let access = match row.kind {
                 Kind::Setting(..) | Kind::Key(_) => " (read, write)",
                 Kind::Ctl => " (read, write: commands)",
+                Kind::Lines(..) => " (read, write: lines)",
                 _ => "",
             };
             let slash = if row.kind.is_dir() { "/" } else { "" };
@@ -56,6 +59,7 @@ pub fn page() -> String {
     verbs(&mut p, "ctl", CLUSTER_VERBS);
     verbs(&mut p, "servers/NAME/ctl", SERVER_VERBS);
     verbs(&mut p, "domains/NAME/ctl", DOMAIN_VERBS);
+    verbs(&mut p, "domains/NAME/guest/ctl", GUEST_VERBS);
     verbs(&mut p, "configs/NAME/ctl", CONFIG_VERBS);
     p.subsection("mv servers/A/domains/D servers/B/domains/")
         .text("migrates the domain D from A to B, like migrate B in its ctl.");
@@ -88,6 +92,33 @@ pub fn page() -> String {
     ).text(
         "A cluster has one imaged. Of two the one that was heard first counts until it is down, and an event at the root tells of the \
          other. While imaged is down, what it said last is shown, nobody can change it, and running domains go on.",
+    );
+    p.section("GUESTS").text(
+        "guestd(8) in a domain says how the domain is from within, and runs tests; domains/NAME/guest is there while it is heard, and is \
+         gone when ten of its heartbeats are missing, as when the domain is paused. What guests say is not trusted: it is bounded, \
+         characters that control a terminal are replaced, and of a guest that says more than 20 messages a second the rest is dropped, \
+         which an event of the domain tells. Who owns the domain's directory owns that of its guest. An order is refused with EHOSTDOWN \
+         when three heartbeats are missing.",
+    ).text(
+        "A line that is written to run is a test. Tests run one after the other in the order in which they were written; 16 may wait. \
+         The write returns when the guest has taken each, reading result then waits for the last one: ",
+    ).literal(
+        "echo fibonacci 38 > domains/small-1/guest/run\n\
+         cat domains/small-1/guest/result",
+    ).text(
+        "top asks the guest for its processes while it is read. The first read waits for a fresh snapshot, 5 seconds at most \
+         (ETIMEDOUT), and its end is an end of file, so cat prints one; who reads on at that place gets the next one, when it has come, \
+         so tail -n +1 -f follows. Its size is 0 until it was read, and stat(2) of the open file tells how far it has grown. \
+         The guest is asked until the file is closed.",
+    ).text(
+        "load in the ctl of a domain goes to its guest when that is heard, else to its hypervisor.",
+    );
+    p.text("A guest tells its life in the events of its domain:").literal(
+        "TIME domain NAME guest up\n\
+         TIME domain NAME guest started anew\n\
+         TIME domain NAME guest down\n\
+         TIME domain NAME guest run STATE LINE: SECONDS s\n\
+         TIME domain NAME guest floods the bus: what it says too much is dropped",
     );
     p.section("RIGHTS").text(
         "Who mounts owns all files (uid= and gid= of xvmfs(8) say otherwise), and modes are fixed, but for configs: chown, chgrp and chmod \
@@ -149,7 +180,7 @@ pub fn page() -> String {
          (cp -r, diff -r, grep -r) finds the end of the file after it. A plain cp, grep or cat that names the file waits.",
     );
     p.section("BOUNDS").text(
-        "No call waits for the network longer than 5 seconds. Files that are only read never wait for it at all, but for the log of a config: what was last heard \
+        "No call waits for the network longer than 5 seconds. Files that are only read never wait for it at all, but for the log of a config and the top of a guest: what was last heard \
          is shown, and age tells how old it is. A read of events or wait is interrupted each second, so that a signal ends it.",
     );
     p.section("ERRORS")
@@ -187,7 +218,7 @@ fn meaning(code: Code) -> &'static str {
         Code::NotSupported => "This hypervisor cannot do it.",
         Code::TimedOut => "No answer in time: the outcome is unknown, and the sentence says how to find out.",
         Code::HostDown => {
-            "The server is down, or its agent does not hear its hypervisor; or imaged is down, or was never heard."
+            "The server is down, or its agent does not hear its hypervisor; or imaged or guestd is down, or was never heard."
         }
         Code::HostUnreachable => "There is no forwarder.",
     }

@@ -6,6 +6,7 @@
 use crate::refusals::Refusals;
 use crate::row::{Place, Scene, Subject};
 use crate::stream::Streams;
+use crate::tops::Tops;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub(crate) parting: tokio::sync::Mutex<()>,
     /// Open `events` files.
     streams: Streams,
+    /// Guests whose processes are read.
+    tops: Tops,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +76,7 @@ impl Cluster {
             refusals: Mutex::default(),
             parting: tokio::sync::Mutex::default(),
             streams: Streams::default(),
+            tops: Tops::default(),
         })
     }
 
@@ -94,6 +98,11 @@ impl Cluster {
     /// Open `events` files.
     pub fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Guests whose processes are read.
+    pub fn tops(&self) -> &Tops {
+        &self.tops
     }
 
     /// Days of load.
@@ -150,6 +159,7 @@ impl Cluster {
             Place::Cluster => Subject::Cluster,
             Place::Server(name) => Subject::Server(view.server(name.as_str())?.clone()),
             Place::Domain(name) => Subject::Domain(Box::new(view.domain(name.as_str(), now.mono)?)),
+            Place::Guest(name) => Subject::Guest(name.clone(), view.guest(name.as_str(), now.mono)?.clone()),
             Place::Round(id) => Subject::Round(view.round(id)?.clone()),
             Place::Config(name) => Subject::Config(view.config(name.as_str())?.clone()),
         };
@@ -212,6 +222,13 @@ impl Cluster {
                 let reply = (**reply).clone();
                 self.change(|view, now| view.apply(envelope, now));
                 self.client.deliver(reply);
+            }
+            // they are for those who read them now; a view that keeps them would be copied each second
+            (Sender::Guest(name), Body::GuestTop(_)) => {
+                let (name, wall) = (name.clone(), self.clock.now().wall);
+                if let Body::GuestTop(top) = envelope.body {
+                    self.tops.put(&name, *top, wall);
+                }
             }
             (Sender::Agent(name), Body::Heartbeat(beat)) => {
                 let wall = self.clock.now().wall;

@@ -434,12 +434,16 @@ impl Filesystem for Fs {
         }
         match handle.read(&self.tree.cluster, offset, size) {
             Now::Bytes(bytes) => reply.data(&bytes),
-            Now::Nothing if flags.0 & nix::fcntl::OFlag::O_NONBLOCK.bits() != 0 => reply.error(Errno::EAGAIN),
+            Now::Nothing if flags.0 & nix::fcntl::OFlag::O_NONBLOCK.bits() != 0 => {
+                handle.begin(&self.tree.cluster, &self.rt);
+                reply.error(Errno::EAGAIN);
+            }
             Now::Nothing => {
                 let (cluster, pid) = (self.tree.cluster.clone(), req.pid());
                 self.rt.spawn(async move {
                     match handle.hold(&cluster, pid, offset, size).await {
-                        Some(bytes) => reply.data(&bytes),
+                        Some(Ok(bytes)) => reply.data(&bytes),
+                        Some(Err(failure)) => reply.error(errno(&failure)),
                         None => reply.error(Errno::EINTR),
                     }
                 });

@@ -7,7 +7,8 @@
 //! | `events` | [`crate::stream`]: lines, held until there are some | |
 //! | `keys` of a config, to be written | [`writer`]: answers | [`value`]: one value of several lines |
 //! | `log` of a config | [`log`]: asked of imaged, by offset | |
-//! | `wait` | [`wait`]: held until no job runs | |
+//! | `wait`, `result` of a guest | [`wait`]: held until no job or test runs | |
+//! | `top` of a guest | [`top`]: asked of it; the first read is held until it has come | |
 //! | directory | its names at the open | |
 
 mod bell;
@@ -15,6 +16,7 @@ mod lines;
 pub mod log;
 pub mod process;
 pub mod removers;
+pub mod top;
 pub mod value;
 pub mod wait;
 mod walks;
@@ -33,6 +35,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use top::Top;
 use wait::Wait;
 use walks::Walks;
 use writer::Writer;
@@ -71,6 +74,8 @@ pub enum Body {
     Events(Arc<Stream>),
     /// The end of jobs.
     Wait(Arc<Wait>),
+    /// The processes of a guest.
+    Top(Arc<Top>),
     /// A log: read by [`Log::read`], which waits for imaged.
     Log(Box<Log>),
 }
@@ -102,6 +107,7 @@ impl Handle {
                 Some(text) => Now::Bytes(slice(text, offset, size).to_vec()),
                 None => nothing,
             },
+            Body::Top(top) => top.read(offset, size).map_or(nothing, Now::Bytes),
         }
     }
 
@@ -115,9 +121,15 @@ impl Handle {
 
     /// Waits for what a read gives. `None` when a signal waits for the reader, who must then be let go (EINTR); also after a second
     /// when the reader cannot be seen.
-    pub async fn hold(&self, cluster: &Cluster, pid: u32, offset: u64, size: usize) -> Option<Vec<u8>> {
+    pub async fn hold(
+        &self,
+        cluster: &Arc<Cluster>,
+        pid: u32,
+        offset: u64,
+        size: usize,
+    ) -> Option<Result<Vec<u8>, Failure>> {
         let bytes = async {
-            match &self.body {
+            Ok(match &self.body {
                 Body::Events(stream) => stream.bell.until(|| stream.read(offset, size)).await,
                 Body::Wait(wait) => {
                     wait.hold(cluster).await;
@@ -126,12 +138,20 @@ impl Handle {
                         Now::Nothing => Vec::new(),
                     }
                 }
+                Body::Top(top) => top.hold(cluster, offset, size).await?,
                 _ => Vec::new(),
-            }
+            })
         };
         tokio::select! {
             bytes = bytes => Some(bytes),
             () = signal(pid) => None,
+        }
+    }
+
+    /// Begins what a held read would wait for, on behalf of one that must not wait.
+    pub fn begin(&self, cluster: &Arc<Cluster>, rt: &tokio::runtime::Handle) {
+        if let Body::Top(top) = &self.body {
+            top.begin(cluster, rt);
         }
     }
 
@@ -153,6 +173,13 @@ impl Handle {
                 }
                 wait.text(cluster).is_some()
             }
+            Body::Top(top) => {
+                if let Some(waker) = waker {
+                    top.bell.arm(waker);
+                    Top::watch(top, cluster, rt);
+                }
+                top.is_readable()
+            }
             _ => true,
         }
     }
@@ -165,8 +192,17 @@ impl Handle {
             Body::Writer(_, size) => *size,
             Body::Events(stream) => stream.size(),
             Body::Wait(wait) => wait.size(),
+            Body::Top(top) => top.size(),
             Body::Log(_) => return None,
         })
+    }
+
+    /// The file's time as who has opened it sees it.
+    fn time(&self) -> Wall {
+        match &self.body {
+            Body::Top(top) => top.heard().unwrap_or(self.mtime),
+            _ => self.mtime,
+        }
     }
 }
 
@@ -254,6 +290,10 @@ impl Handles {
                 walker = self.walks.is_walker(dir, pid);
                 Body::Wait(Arc::new(Wait::new(place)))
             }
+            (Opened::Top(name), false) => {
+                walker = self.walks.is_walker(dir, pid);
+                Body::Top(Arc::new(Top::new(name)))
+            }
         };
         self.walks.opened(dir, pid);
         Ok(self.add(Handle { ino, pid, mtime: tree.mtime(ino), walker, body }))
@@ -324,11 +364,11 @@ impl Handles {
         };
         let mine = same.iter().rev().find(|h| h.pid == pid);
         let mine = mine.or_else(|| same.iter().rev().find(|h| process::same(h.pid, pid)));
-        mine.map(|h| (h.size(), h.mtime))
+        mine.map(|h| (h.size(), h.time()))
     }
 
     /// The size and time of an open file.
     pub fn size_of(&self, number: u64) -> Option<(Option<u64>, Wall)> {
-        self.get(number).map(|h| (h.size(), h.mtime))
+        self.get(number).map(|h| (h.size(), h.time()))
     }
 }

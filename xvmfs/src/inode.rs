@@ -32,6 +32,8 @@ pub enum TableId {
     Round = 5,
     /// `configs/NAME`.
     Config = 6,
+    /// `domains/NAME/guest`: the thing is the domain.
+    Guest = 7,
 }
 
 /// An inode number taken apart.
@@ -68,6 +70,7 @@ impl Inode {
             4 => TableId::Link,
             5 => TableId::Round,
             6 => TableId::Config,
+            7 => TableId::Guest,
             _ => return None,
         };
         let row = ((number >> 48 & 0xff) as u8).checked_sub(1);
@@ -82,6 +85,11 @@ impl Inode {
     /// `domains/NAME` or a file in it.
     pub fn domain(name: &DomainName, row: Option<u8>) -> Self {
         Inode { table: TableId::Domain, row, thing: thing_id(&Thing::Domain(name.clone())) }
+    }
+
+    /// `domains/NAME/guest` or a file in it.
+    pub fn guest(name: &DomainName, row: Option<u8>) -> Self {
+        Inode { table: TableId::Guest, ..Inode::domain(name, row) }
     }
 
     /// `help/ROUND` or a file in it.
@@ -112,8 +120,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..6, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
-            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config][table];
+        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..7, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
+            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config, TableId::Guest][table];
             let inode = Inode { table, row, thing };
             prop_assert_eq!(Inode::parse(inode.number()), Some(inode));
         }

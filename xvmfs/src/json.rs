@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use xvm_model::round::Round;
-use xvm_model::{ConfigView, DomainView, Now, Server, View};
+use xvm_model::{ConfigView, DomainView, Guest, Now, Server, View};
 
 /// With indents and a line end.
 pub fn pretty(value: &Value) -> String {
@@ -11,8 +11,9 @@ pub fn pretty(value: &Value) -> String {
     text
 }
 
-/// A domain: its record with the cluster's view of it. Memory in KiB, times in milliseconds since 1970.
-pub fn domain(d: &DomainView, now: Now) -> Value {
+/// A domain: its record with the cluster's view of it, and its guest while that is heard. Memory in KiB, times in milliseconds since
+/// 1970.
+pub fn domain(view: &View, d: &DomainView, now: Now) -> Value {
     let mut value = serde_json::to_value(&*d.domain).expect("records have string keys only");
     if let Value::Object(map) = &mut value {
         map.insert("hypervisor_state".into(), json!(d.domain.state));
@@ -24,6 +25,23 @@ pub fn domain(d: &DomainView, now: Now) -> Value {
         map.insert("settings".into(), json!(d.domain.settings));
         map.insert("job".into(), json!(d.domain.job));
         map.insert("last".into(), json!(d.last));
+        if let Some(g) = view.guest(d.domain.name.as_str(), now.mono) {
+            map.insert("guest".into(), guest(view, g, now));
+        }
+    }
+    value
+}
+
+/// A guest: its heartbeat with its tests, the latest last. Memory in KiB, times in milliseconds since 1970, those of tests by its own
+/// clock.
+pub fn guest(view: &View, g: &Guest, now: Now) -> Value {
+    let mut value = serde_json::to_value(&*g.beat).expect("records have string keys only");
+    if let Value::Object(map) = &mut value {
+        map.insert("state".into(), json!(view.guest_reach(g, now.mono).word()));
+        map.insert("runs".into(), json!(g.runs.runs));
+        map.insert("boot".into(), json!(g.stamp.boot));
+        map.insert("heard".into(), json!(g.heard.wall));
+        map.insert("age_ms".into(), json!(now.mono.since(g.heard.mono)));
     }
     value
 }

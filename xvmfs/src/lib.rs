@@ -9,6 +9,7 @@
 //! | [`cluster`] | what the mount knows, and the task that feeds it from the bus |
 //! | [`orders`] | from a line in a file to the answer of the daemon that carries it out |
 //! | [`stream`] | open `events` files |
+//! | [`tops`] | guests whose processes are read, and how they are asked |
 //! | [`handle`] | open files without FUSE |
 //! | [`fuse`] | the adapter between the kernel and the tree |
 //! | [`mount`], [`background`] | the mount point; going to the background |
@@ -31,4 +32,5 @@ pub mod row;
 pub mod run;
 pub mod stream;
 pub mod tables;
+pub mod tops;
 pub mod tree;

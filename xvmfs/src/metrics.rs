@@ -34,6 +34,8 @@ pub fn text(scene: &Scene) -> String {
     let mut out = String::new();
     servers(&mut out, scene);
     domains(&mut out, scene);
+    let guests = scene.view.guest_count();
+    Family::new(&mut out, "xvm_guests", "gauge", "Guests that are heard.").sample(&[], guests);
     configs(&mut out, scene);
     help(&mut out, scene);
     bus(&mut out, scene);
@@ -189,6 +191,11 @@ fn bus(out: &mut String, scene: &Scene) {
             "xvm_bus_malformed_messages_total",
             "Messages that this mount dropped for their form.",
             counts.malformed,
+        ),
+        (
+            "xvm_bus_flooded_messages_total",
+            "Messages that this mount dropped because a guest said too much.",
+            counts.flooded,
         ),
         ("xvm_bus_doubled_messages_total", "Messages that this mount dropped as doubles.", counts.doubled),
         ("xvm_bus_sent_messages_total", "Messages that this mount gave to the bus.", counts.sent),

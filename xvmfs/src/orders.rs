@@ -5,6 +5,7 @@
 
 mod balance;
 mod configs;
+mod guest;
 
 use crate::cluster::Cluster;
 use crate::handle::value::VALUE_MAX;
@@ -12,6 +13,7 @@ use crate::rights::Who;
 use crate::row::{Kind, Place, Row, Scene, Subject};
 use std::time::Duration;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
+use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
 use xvm_model::placement::{best_destination, check_destination};
 use xvm_model::{
@@ -76,6 +78,7 @@ impl Cluster {
                 self.send(server, Order::Server { command }).await
             }
             Place::Domain(_) => self.order_domain(place, parse_line(DOMAIN_VERBS, line)?).await,
+            Place::Guest(name) => self.order_guest(name, parse_line(GUEST_VERBS, line)?).await,
         }
     }
 
@@ -97,6 +100,10 @@ impl Cluster {
         };
         let (server, order) = {
             let scene = self.scene(place).ok_or_else(|| gone(place))?;
+            if let (Place::Domain(name), Some(command)) = (place, guest::instead(&scene, &command)) {
+                drop(scene);
+                return self.order_guest(name, command).await;
+            }
             self.domain_order(&scene, command)?
         };
         let result = self.send(&server, order).await;
@@ -105,6 +112,12 @@ impl Cluster {
     }
 
     async fn run_setting(&self, place: &Place, row: &Row, text: &str) -> Result<String, Failure> {
+        if let (Place::Guest(name), Kind::Lines(_, parse)) = (place, &row.kind) {
+            let command = parse(text);
+            let command = command
+                .map_err(|why| Failure::invalid(format!("cannot run {} in {name}: {why}", quote(text))))?;
+            return self.order_guest(name, command).await;
+        }
         let (server, order) = {
             let scene = self.scene(place).ok_or_else(|| gone(place))?;
             let path = format!("{}/{}", place.path(), row.name);
@@ -218,11 +231,13 @@ impl Cluster {
             let view = self.view();
             return Some(match place {
                 Place::Domain(name) => crate::tables::domain::outcome_line(view.ended(name)),
+                Place::Guest(name) => crate::tables::guest::lost(name),
                 _ => String::new(),
             });
         };
         match &scene.thing {
             Subject::Cluster | Subject::Round(_) => Some(String::new()),
+            Subject::Guest(name, guest) => crate::tables::guest::result(&scene, name, guest),
             Subject::Server(s) if crate::tables::server::is_idle(&scene, s) => {
                 Some(crate::tables::server::outcomes(&scene, s))
             }

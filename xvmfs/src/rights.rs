@@ -1,5 +1,5 @@
-//! Whose a directory is. What a config says of its owner counts for `configs/NAME` and for the domain that was made from it, so whoever
-//! owns a config can command its domain; all else is of who mounted the tree. The kernel enforces it.
+//! Whose a directory is. What a config says of its owner counts for `configs/NAME` and for the domain that was made from it, with its
+//! guest, so whoever owns a config can command its domain; all else is of who mounted the tree. The kernel enforces it.
 
 use crate::row::{Place, Row};
 use xvm_model::config::Rights;
@@ -34,7 +34,7 @@ impl From<Rights> for Who {
 pub fn of(view: &View, place: &Place, now: Mono) -> Option<Rights> {
     let config = match place {
         Place::Config(name) => &view.config(name.as_str())?.record.config,
-        Place::Domain(name) => {
+        Place::Domain(name) | Place::Guest(name) => {
             let config = &view.config(name.as_str())?.record.config;
             let domain = view.domain(name.as_str(), now)?.domain;
             Some(config).filter(|c| c.uuid == domain.uuid)?

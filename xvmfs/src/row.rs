@@ -6,7 +6,8 @@ use std::sync::Arc;
 use xvm_model::config::settings;
 use xvm_model::round::{Round, RoundId};
 use xvm_model::{
-    About, ConfigName, ConfigView, DomainName, DomainView, Now, Order, Server, ServerName, View,
+    About, ConfigName, ConfigView, DomainName, DomainView, Guest, GuestCommand, Now, Order, Server,
+    ServerName, View,
 };
 
 /// One file, or one directory of things.
@@ -54,10 +55,14 @@ pub enum Kind {
     Text(fn(&Scene) -> String),
     /// A text that can be written in the same form.
     Setting(fn(&Scene) -> String, fn(&Scene, &str) -> Result<Order, String>),
+    /// A text; each line that is written is an order to the guest.
+    Lines(fn(&Scene) -> String, fn(&str) -> Result<GuestCommand, String>),
     /// A setting of a config.
     Key(&'static settings::Setting),
     /// A config's log: a file that grows, read from imaged on demand.
     Log,
+    /// The processes of a guest, asked for while they are read.
+    Top,
     /// Commands: one a line.
     Ctl,
     /// A stream of events from the moment of opening.
@@ -76,17 +81,20 @@ pub enum Kind {
     Help,
     /// The directory `configs`.
     Configs,
+    /// The directory `domains/NAME/guest`, there while its guestd is heard.
+    Guest,
 }
 
 impl Kind {
     /// Whether the row is a directory.
     pub fn is_dir(&self) -> bool {
-        matches!(self, Kind::Servers | Kind::Domains | Kind::Links | Kind::Help | Kind::Configs)
+        use Kind::{Configs, Domains, Guest, Help, Links, Servers};
+        matches!(self, Servers | Domains | Links | Help | Configs | Guest)
     }
 
     /// Whether it can be written.
     pub fn is_writable(&self) -> bool {
-        matches!(self, Kind::Setting(..) | Kind::Key(_) | Kind::Ctl)
+        matches!(self, Kind::Setting(..) | Kind::Lines(..) | Kind::Key(_) | Kind::Ctl)
     }
 }
 
@@ -99,6 +107,8 @@ pub enum Place {
     Server(ServerName),
     /// `domains/NAME`
     Domain(DomainName),
+    /// `domains/NAME/guest`
+    Guest(DomainName),
     /// `help/ROUND`
     Round(RoundId),
     /// `configs/NAME`
@@ -112,6 +122,7 @@ impl Place {
             Place::Cluster => crate::tables::cluster::ROWS,
             Place::Server(_) => crate::tables::server::ROWS,
             Place::Domain(_) => crate::tables::domain::ROWS,
+            Place::Guest(_) => crate::tables::guest::ROWS,
             Place::Round(_) => crate::tables::round::ROWS,
             Place::Config(_) => crate::tables::config::ROWS,
         }
@@ -123,6 +134,7 @@ impl Place {
             Place::Cluster => String::new(),
             Place::Server(n) => format!("servers/{n}"),
             Place::Domain(n) => format!("domains/{n}"),
+            Place::Guest(n) => format!("domains/{n}/guest"),
             Place::Round(id) => format!("help/{id}"),
             Place::Config(n) => format!("configs/{n}"),
         }
@@ -133,7 +145,7 @@ impl Place {
         match self {
             Place::Cluster | Place::Round(_) => About::Cluster,
             Place::Server(n) => About::Server(n.clone()),
-            Place::Domain(n) => About::Domain(n.clone()),
+            Place::Domain(n) | Place::Guest(n) => About::Domain(n.clone()),
             Place::Config(n) => About::Config(n.clone()),
         }
     }
@@ -159,6 +171,8 @@ pub enum Subject {
     Server(Arc<Server>),
     /// A domain.
     Domain(Box<DomainView>),
+    /// The guestd of a domain that is called so.
+    Guest(DomainName, Arc<Guest>),
     /// A round of help.
     Round(Arc<Round>),
     /// A config.
@@ -178,6 +192,14 @@ impl Scene<'_> {
     pub fn domain(&self) -> Option<&DomainView> {
         match &self.thing {
             Subject::Domain(d) => Some(d),
+            _ => None,
+        }
+    }
+
+    /// The guest's record, with the domain's name. Rows of the guest table are only rendered for guests.
+    pub fn guest(&self) -> Option<(&DomainName, &Guest)> {
+        match &self.thing {
+            Subject::Guest(name, g) => Some((name, g)),
             _ => None,
         }
     }
@@ -204,6 +226,7 @@ impl Scene<'_> {
             Subject::Cluster | Subject::Round(_) => return "0.0".into(),
             Subject::Server(s) => s.heard,
             Subject::Domain(d) => d.heard,
+            Subject::Guest(_, g) => g.heard,
             Subject::Config(_) => self.view.images().map_or(self.now, |i| i.heard),
         };
         seconds(self.now.mono.since(heard.mono))

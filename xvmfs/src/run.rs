@@ -24,8 +24,9 @@ const FIRST_VIEW: Duration = Duration::from_secs(2);
 /// What a mount hears.
 pub fn subscriptions(config: &Config) -> Vec<String> {
     let reply = format!("reply.{}", config.client);
-    let all = ["heartbeat.", "domain.", "rounds.", "configs", "config", "forwarder."];
-    all.into_iter().map(String::from).chain([reply]).collect()
+    let agents = ["heartbeat.", "domain.", "rounds.", "configs", "config", "forwarder."];
+    let all = agents.into_iter().chain(["guest.", "guest-return.", "guest-top."]);
+    all.map(String::from).chain([reply]).collect()
 }
 
 /// Joins the bus and serves the mount until `shutdown`, or until it is unmounted. `ready` is called when it can be used.

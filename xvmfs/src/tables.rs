@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod config;
 pub mod domain;
+pub mod guest;
 pub mod round;
 pub mod server;

@@ -39,6 +39,8 @@ pub enum Opened {
     Ctl(Place, String),
     /// The log of a config.
     Log(ConfigName),
+    /// The processes of a domain's guest.
+    Top(DomainName),
     /// Events of a place.
     Events(Place),
     /// Blocks while a job runs at a place.
@@ -69,10 +71,19 @@ impl Tree {
         let inode = Inode::parse(ino).ok_or_else(stale)?;
         let place = match inode.table {
             TableId::Cluster => Place::Cluster,
-            TableId::Server | TableId::Domain | TableId::Link | TableId::Round | TableId::Config => {
-                match (self.cluster.view().thing(inode.thing), inode.table) {
+            TableId::Server
+            | TableId::Domain
+            | TableId::Link
+            | TableId::Guest
+            | TableId::Round
+            | TableId::Config => {
+                let view = self.cluster.view();
+                match (view.thing(inode.thing), inode.table) {
                     (Some(Thing::Server(n)), TableId::Server) => Place::Server(n.clone()),
                     (Some(Thing::Domain(n)), TableId::Domain) => Place::Domain(n.clone()),
+                    (Some(Thing::Domain(n)), TableId::Guest) if self.has_guest(&view, n) => {
+                        Place::Guest(n.clone())
+                    }
                     (Some(Thing::Round(id)), TableId::Round) => Place::Round(id.clone()),
                     (Some(Thing::Config(n)), TableId::Config) => Place::Config(n.clone()),
                     (Some(Thing::Domain(n)), TableId::Link) => return Ok(Node::Link(n.clone())),
@@ -84,7 +95,8 @@ impl Tree {
             None => Ok(Node::Dir(place)),
             Some(i) => {
                 let row = place.table().get(usize::from(i)).ok_or_else(stale)?;
-                Ok(Node::Row(place, row))
+                // the directory of a guest has a table and so a number of its own
+                if let Kind::Guest = row.kind { Err(stale()) } else { Ok(Node::Row(place, row)) }
             }
         }
     }
@@ -96,7 +108,7 @@ impl Tree {
                 let i = place
                     .table()
                     .iter()
-                    .position(|r| r.name == name)
+                    .position(|r| r.name == name && self.is_there(&place, r))
                     .ok_or_else(|| absent(&place.path(), name))?;
                 row_inode(&place, i).number()
             }
@@ -156,6 +168,7 @@ impl Tree {
             Node::Row(place, row) => {
                 let size = match &row.kind {
                     Kind::Events => crate::stream::HEAD_LEN as u64,
+                    Kind::Top => 0,
                     Kind::Wait => self.cluster.idle_text(&place).map_or(0, |t| t.len() as u64),
                     Kind::Log => self.log_size(&place),
                     _ => self.text(&place, row)?.len() as u64,
@@ -210,6 +223,7 @@ impl Tree {
                 .table()
                 .iter()
                 .enumerate()
+                .filter(|(_, row)| self.is_there(&place, row))
                 .map(|(i, row)| {
                     let kind = if row.kind.is_dir() { FileKind::Dir } else { FileKind::File };
                     entry(row_inode(&place, i), kind, Label::Row(row.name))
@@ -255,6 +269,7 @@ impl Tree {
         match self.node(ino) {
             Ok(Node::Dir(Place::Server(_))) => row_of(|k| matches!(k, Kind::Servers)),
             Ok(Node::Dir(Place::Domain(_))) => row_of(|k| matches!(k, Kind::Domains)),
+            Ok(Node::Dir(Place::Guest(name))) => Inode::domain(&name, None).number(),
             Ok(Node::Dir(Place::Round(_))) => row_of(|k| matches!(k, Kind::Help)),
             Ok(Node::Dir(Place::Config(_))) => row_of(|k| matches!(k, Kind::Configs)),
             Ok(Node::Row(Place::Server(name), ..)) => Inode::server(&name, None).number(),
@@ -281,7 +296,13 @@ impl Tree {
                 Place::Config(name) => Opened::Log(name),
                 _ => Opened::Text(String::new()),
             },
-            Kind::Setting(..) | Kind::Key(_) => Opened::Setting(place.clone(), row, self.text(&place, row)?),
+            Kind::Top => match place {
+                Place::Guest(name) => Opened::Top(name),
+                _ => Opened::Text(String::new()),
+            },
+            Kind::Setting(..) | Kind::Lines(..) | Kind::Key(_) => {
+                Opened::Setting(place.clone(), row, self.text(&place, row)?)
+            }
             _ => Opened::Text(self.text(&place, row)?),
         })
     }
@@ -309,7 +330,7 @@ impl Tree {
         }
         let scene = self.cluster.scene(place).ok_or_else(|| absent("", &place.path()))?;
         Ok(match &row.kind {
-            Kind::Text(render) | Kind::Setting(render, _) => render(&scene),
+            Kind::Text(render) | Kind::Setting(render, _) | Kind::Lines(render, _) => render(&scene),
             Kind::Key(setting) => {
                 scene.config().map(|c| (setting.show)(&c.record.config) + "\n").unwrap_or_default()
             }
@@ -317,11 +338,24 @@ impl Tree {
                 Place::Cluster => crate::tables::cluster::help(&scene),
                 Place::Server(_) => crate::tables::server::help(&scene),
                 Place::Domain(_) => crate::tables::domain::help(&scene),
+                Place::Guest(_) => crate::tables::guest::help(&scene),
                 Place::Config(_) => crate::tables::config::help(&scene),
                 Place::Round(_) => String::new(),
             },
             _ => String::new(),
         })
+    }
+
+    /// Whether a row is shown now: a guest is while it is heard, all others always.
+    fn is_there(&self, place: &Place, row: &Row) -> bool {
+        match (place, &row.kind) {
+            (Place::Domain(name), Kind::Guest) => self.has_guest(&self.cluster.view(), name),
+            _ => true,
+        }
+    }
+
+    fn has_guest(&self, view: &View, name: &DomainName) -> bool {
+        view.guest(name.as_str(), self.cluster.now().mono).is_some()
     }
 
     /// Whose the directory of a place is, when a config says so.
@@ -338,6 +372,7 @@ impl Tree {
         match self.cluster.scene(place).map(|s| s.thing) {
             Some(Subject::Server(s)) => s.heard.wall,
             Some(Subject::Domain(d)) => d.heard.wall,
+            Some(Subject::Guest(_, g)) => g.heard.wall,
             Some(Subject::Round(r)) => View::round_changed(&r),
             Some(Subject::Config(_)) => self.cluster.view().images().map_or(self.born, |i| i.heard.wall),
             Some(Subject::Cluster) | None => self.born,
@@ -346,11 +381,15 @@ impl Tree {
 }
 
 fn row_inode(place: &Place, row: usize) -> Inode {
+    if let (Place::Domain(name), Kind::Guest) = (place, &place.table()[row].kind) {
+        return Inode::guest(name, None);
+    }
     let row = Some(row as u8);
     match place {
         Place::Cluster => Inode { table: TableId::Cluster, row, thing: 0 },
         Place::Server(name) => Inode::server(name, row),
         Place::Domain(name) => Inode::domain(name, row),
+        Place::Guest(name) => Inode::guest(name, row),
         Place::Round(id) => Inode::round(id, row),
         Place::Config(name) => Inode::config(name, row),
     }

@@ -46,7 +46,7 @@ impl Wait {
     pub async fn hold(&self, cluster: &Cluster) {
         while self.text.get().is_none() {
             if let Some(text) = cluster.wait(&self.place, LOOK).await {
-                self.set(text);
+                self.end(text);
             }
         }
     }
@@ -60,10 +60,18 @@ impl Wait {
     pub async fn watch(wait: Arc<Self>, cluster: Arc<Cluster>) {
         while Arc::strong_count(&wait) > 1 {
             if let Some(text) = cluster.wait(&wait.place, LOOK).await {
-                wait.set(text);
+                wait.end(text);
                 return;
             }
         }
+    }
+
+    /// The text of what was waited for. A guest that was started anew meanwhile knows of no test.
+    fn end(&self, text: String) {
+        self.set(match &self.place {
+            Place::Guest(name) if text.is_empty() => crate::tables::guest::lost(name),
+            _ => text,
+        });
     }
 
     fn set(&self, text: String) {

@@ -176,8 +176,8 @@ impl Writer {
 
     async fn run(&self, cluster: &Cluster, line: &[u8]) -> Result<(), Failure> {
         let result = match &self.setting {
+            None | Some(Setting(Row { kind: Kind::Lines(..), .. })) if is_silent(line) => return Ok(()),
             Some(Setting(row)) => cluster.set(&self.place, row, line).await,
-            None if is_silent(line) => return Ok(()),
             None => cluster.command(&self.place, line, self.who).await,
         };
         match result {
@@ -219,7 +219,7 @@ impl Writer {
     }
 }
 
-/// Empty lines and comments say nothing to `ctl`; what reading it gives can so be written back in part.
+/// Empty lines and comments say nothing to `ctl` and the like; what reading it gives can so be written back in part.
 fn is_silent(line: &[u8]) -> bool {
     let line = line.trim_ascii();
     line.is_empty() || line.starts_with(b"#")

@@ -3,6 +3,7 @@
 use crate::row::{CTL, ERROR, Kind, Row, Scene, seconds};
 use std::fmt::Write as _;
 use xvm_model::command::{CLUSTER_VERBS, Verb};
+use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
 use xvm_model::{Reach, ServerName, config::Address};
 
@@ -61,6 +62,7 @@ pub const DIRECTORIES: &[(&str, &[Row])] = &[
     ("", ROWS),
     ("servers/NAME", super::server::ROWS),
     ("domains/NAME", super::domain::ROWS),
+    ("domains/NAME/guest", super::guest::ROWS),
     ("help/ROUND", super::round::ROWS),
     ("configs/NAME", super::config::ROWS),
 ];
@@ -87,6 +89,7 @@ fn readme(_: &Scene) -> String {
         ("ctl", usage(CLUSTER_VERBS)),
         ("servers/NAME/ctl", usage(xvm_model::command::SERVER_VERBS)),
         ("domains/NAME/ctl", usage(xvm_model::command::DOMAIN_VERBS)),
+        ("domains/NAME/guest/ctl", usage(GUEST_VERBS)),
         ("configs/NAME/ctl", usage(CONFIG_VERBS)),
     ] {
         write!(out, "\ncommands of {path}\n{text}").expect("a String takes all");
@@ -101,7 +104,14 @@ fn status(scene: &Scene) -> String {
     let bus = scene.cluster.bus_sentence();
     let (servers, domains) = (view.server_count(), view.domain_count());
     let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all");
-    line(format!("xvm {}: {servers} servers ({up} up), {domains} domains", env!("CARGO_PKG_VERSION")));
+    let guests = match view.guest_count() {
+        0 => String::new(),
+        n => format!(", {n} guests"),
+    };
+    line(format!(
+        "xvm {}: {servers} servers ({up} up), {domains} domains{guests}",
+        env!("CARGO_PKG_VERSION")
+    ));
     line(bus);
     line(balance(scene));
     images(scene).into_iter().for_each(&mut line);

@@ -103,6 +103,12 @@ pub const ROWS: &[Row] = &[
         about: "a line each five minutes since this mount hears of it, a day at most: time, mean load; and a comment line `# TIME moved FROM TO ROUND|- WHY` for each move",
         kind: text(history),
     },
+    Row {
+        name: "guest",
+        mode: 0o755,
+        about: "what guestd says from within the domain, and what it is told; there only while it is heard",
+        kind: Kind::Guest,
+    },
 ];
 
 const fn text(render: fn(&Scene) -> String) -> Kind {
@@ -225,7 +231,7 @@ fn config(scene: &Scene) -> String {
 }
 
 fn json(scene: &Scene) -> String {
-    of(scene, |d| crate::json::pretty(&crate::json::domain(d, scene.now)))
+    of(scene, |d| crate::json::pretty(&crate::json::domain(&scene.view, d, scene.now)))
 }
 
 fn priority(scene: &Scene) -> String {

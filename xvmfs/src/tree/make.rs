@@ -77,8 +77,9 @@ impl Tree {
         let owned = |place: &Place| self.rights(place).is_some();
         let place = match &node {
             Node::Dir(place @ (Place::Config(_) | Place::Domain(_))) if owned(place) => place,
-            Node::Row(place, _) if owned(place) => {
-                let why = format!("it has what {} has: change that", place.path());
+            Node::Row(place, _) | Node::Dir(place @ Place::Guest(_)) if owned(place) => {
+                let of = place.path();
+                let why = format!("it has what {} has: change that", of.trim_end_matches("/guest"));
                 return Err(self.refuse(ino, &what, &why));
             }
             Node::Dir(Place::Domain(_)) => {

@@ -21,6 +21,12 @@ impl Follower {
         Follower(child, out)
     }
 
+    /// Whether it waits in read(2).
+    pub fn is_held(&self) -> bool {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.0.id()));
+        call.is_ok_and(|s| s.starts_with("0 "))
+    }
+
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.1.read_line(&mut line).unwrap();

@@ -1,6 +1,7 @@
 //! A real mount over the in-memory bus, in this process; it is gone when the value is dropped, also when a test panics.
 
 use crate::agent::World;
+use crate::guest::Guest;
 use crate::images::Peer;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use xvm_bus::{Clock, Net};
-use xvm_model::{Boot, Sender};
+use xvm_model::{Boot, Sender, Wall};
 use xvmfs::{config::Config, run};
 
 /// Says loudly why a test does not run here.
@@ -45,6 +46,19 @@ impl Cluster {
     pub fn images(&self) -> Peer {
         let _entered = self.rt.enter();
         Peer::new(&self.net, &self.clock)
+    }
+
+    /// A guestd in a domain.
+    pub fn guest(&self, name: &str) -> Guest {
+        let _entered = self.rt.enter();
+        Guest::new(&self.net, &self.clock, name)
+    }
+
+    /// The same with a clock that is wrong.
+    pub fn guest_with_clock(&self, name: &str, hours: i64) -> Guest {
+        let _entered = self.rt.enter();
+        let wall = self.clock.now().wall.0.saturating_add_signed(hours * 3_600_000);
+        Guest::new(&self.net, &Clock::at(Wall(wall)), name)
     }
 
     pub fn mount(&self) -> Mount {

@@ -7,6 +7,7 @@ mod agent;
 mod ctl;
 mod events;
 mod files;
+mod guest;
 mod help;
 mod images;
 mod kit;
