@@ -13,7 +13,7 @@ IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-stat
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace dnsmasq-base iputils-ping \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq \
 	lvm2 thin-provisioning-tools nbd-client udev kmod
-DAEMONS = xvmfs agentd imaged xvm-forwarder
+DAEMONS = xvmfs agentd imaged guestd xvm-forwarder
 TOOLS = xvm-sim
 
 .PHONY: build demo test check bench install clean deps deps-demo deps-test man

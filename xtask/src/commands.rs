@@ -7,11 +7,12 @@ use clap_complete::{Shell, generate};
 use std::path::PathBuf;
 
 /// The programs with the sections of their pages.
-fn programs() -> [(Command, u8); 5] {
+fn programs() -> [(Command, u8); 6] {
     [
         (xvmfs::config::command(), 8),
         (xvm_agentd::command(), 8),
         (xvm_imaged::command(), 8),
+        (xvm_guestd::command(), 8),
         (xvm_bus::forwarder::command(), 8),
         (xvm_sim::flags::command(), 1),
     ]
