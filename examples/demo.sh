@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # demo.sh BINARIES MOUNT: a cluster on this machine, mounted at MOUNT: a forwarder, the agents ferby, gerby and herby (simulated,
-# 4 CPUs and 16 GiB each), with the domains small-1 to small-5 on ferby, and the image agent kerby, whose new configs are tiny systems.
+# 4 CPUs and 16 GiB each), with the domains small-1 to small-5 on ferby, their simulated guests, and the image agent kerby, whose new
+# configs are tiny systems.
 # Stays until Ctrl-C or SIGTERM, then leaves no process and no mount.
 set -u
 bin=$(cd "$1" && pwd) || exit 1
@@ -32,6 +33,7 @@ mounted() { grep -q " $(printf %s "$mount" | sed 's/ /\\\\040/g') fuse.xvmfs " /
 down() {
     end "$run/xvmfs.pid" xvmfs TERM
     if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
+    end "$run/guests.pid" guestd TERM
     for name in ferby gerby herby; do end "$run/$name.pid" agentd TERM; done
     end "$run/kerby.pid" imaged TERM
     exports
@@ -54,7 +56,7 @@ flock -n 9 || { say "a demo runs on $mount already"; exit 1; }
 trap 'exit 130' INT; trap 'exit 143' TERM HUP
 trap 'trap "" INT TERM HUP; down' EXIT
 # what a killed demo left
-for name in xvmfs:xvmfs kerby:imaged ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
+for name in xvmfs:xvmfs kerby:imaged guests:guestd ferby:agentd gerby:agentd herby:agentd forwarder:xvm-forwarder; do end "$run/${name%:*}.pid" "${name#*:}" TERM; done
 exports
 if mounted; then umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount"; fi
 rm -rf "$run"; mkdir -m 700 "$run"; mkdir -p "$mount" || exit 1
@@ -69,6 +71,7 @@ port=$((20000 + $(printf %s "$mount" | cksum | cut -d" " -f1) % 200 * 50))
 mkdir -p "$run/kerby/configs"
 printf 'os = "tiny"\nmemory = 64\nswap = 16\ndisk = 64\naddress = "dhcp"\n' > "$run/kerby/configs/defaults.toml"
 start kerby imaged --name kerby --forwarder "$bus" --state "$run/kerby" --boot-port $port --ports $((port + 1))-$((port + 49)) 9>&-
+start guests guestd --simulated --forwarder "$bus" --heartbeat 1 9>&-
 start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
 for t in $(seq 200); do
     [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && grep -q "^images kerby up" "$mount/status" && break
@@ -89,6 +92,7 @@ cat <<EOF
     tail -f $mount/events
     for i in 1 2 3 4 5; do echo load 100 300 > $mount/domains/small-\$i/ctl; done    # five busy domains, four CPUs:
     cat $mount/help/*/outcome                                                        # one moves by itself within some 10 s
+    echo fibonacci 40 > $mount/domains/small-1/guest/run; cat $mount/domains/small-1/guest/result
     mkdir $mount/configs/small-6; cat $mount/configs/small-6/wait                    # a machine is made,
     echo start > $mount/configs/small-6/ctl; cat $mount/configs/small-6/wait          # and runs
 

@@ -19,6 +19,7 @@ use crate::agent::Settings;
 use crate::allowed::Allowed;
 use crate::builtin;
 use crate::driver::Plan;
+use crate::simulated;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use file::File;
 use settle::Sources;
@@ -111,6 +112,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// Be the guests of all simulated domains of the cluster, which only reckon; for trying and testing
+    #[arg(long, conflicts_with_all = ["name", "allow_any", "config"])]
+    simulated: bool,
+
     /// The directory that counts its lives; where it cannot be written the clock does
     #[arg(long, value_name = "DIR", default_value = "/var/lib/xvm/guestd")]
     state: PathBuf,
@@ -126,6 +131,18 @@ impl Config {
     pub fn read() -> Config {
         // clap has made them of its own declaration
         Config::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit())
+    }
+
+    /// How the guests of all simulated domains are run, when that is asked for.
+    pub fn simulated(&self) -> Option<anyhow::Result<simulated::Plan>> {
+        self.simulated.then(|| {
+            let (file, place) = (File::default(), Path::new(FILE));
+            let (name, forwarders) = (DomainName::parse("simulated")?, &self.forwarder);
+            let (name, heartbeat) = (Some(&name), self.heartbeat);
+            let sources = Sources { name, forwarders, heartbeat, cmdline: "", file: &file, place, host: "" };
+            let settled = settle::settle(&sources).map_err(anyhow::Error::msg)?;
+            Ok(simulated::Plan { forwarders: settled.forwarders, interval_ms: settled.interval_ms })
+        })
     }
 
     /// What follows from flags, the kernel's command line, the file and the host's name; the error names what is wrong or missing.

@@ -1,7 +1,7 @@
 //! guestd: xvm's guest agent. See the library for what it does; here flags, signals and the log are put together.
 
 use std::process::ExitCode;
-use xvm_guestd::{builtin, config::Config, driver};
+use xvm_guestd::{builtin, config::Config, driver, simulated};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
@@ -22,13 +22,18 @@ fn main() -> ExitCode {
 async fn run(config: &Config) -> anyhow::Result<()> {
     xvm_daemon::log("info");
     let shutdown = xvm_daemon::ending()?;
+    // without systemd nobody listens, and that is no error
+    let ready = || drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    if let Some(plan) = config.simulated() {
+        tracing::info!("guests of simulated domains run");
+        return simulated::run(plan?, ready, shutdown).await;
+    }
     let plan = config.plan()?;
     tracing::warn!("the bus is not protected: whoever reaches the forwarder can command this guest");
     let name = plan.settings.name.clone();
     let ready = || {
         tracing::info!(%name, "guestd runs");
-        // without systemd nobody listens, and that is no error
-        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+        ready();
     };
     driver::run(plan, ready, shutdown).await
 }

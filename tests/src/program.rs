@@ -40,6 +40,8 @@ fn folder() -> PathBuf {
         "-p",
         "xvm-imaged",
         "-p",
+        "xvm-guestd",
+        "-p",
         "xvm-bus",
         "--target-dir",
     ]);

@@ -112,6 +112,9 @@ fn it_shows_a_cluster_and_leaves_nothing() {
         assert_eq!(tree.names("servers"), ["ferby", "gerby", "herby"]);
         assert_eq!(tree.names("domains").len(), 5);
         assert_eq!(tree.text("servers/ferby/cpus").lines().count(), 4);
+        wait_for("its guests", || tree.get("domains/small-1/guest/load").ok());
+        tree.order("domains/small-1/guest/run", "fibonacci 20");
+        assert!(tree.text("domains/small-1/guest/result").ends_with("\n\n6765"));
         tree.order("domains/small-1/ctl", "pause");
         assert_eq!(tree.text("domains/small-1/state"), "paused");
         let status = demo.end(signal, group);
