@@ -1,10 +1,17 @@
 //! If this fails, an example in `examples/shell` does not do what its first comment says.
 
 use std::fs;
-use xvm_tests::{Cluster, program::workspace, requires, shell::Done, shell::bash, wait_for};
+use xvm_tests::{Cluster, Daemon, program::workspace, requires, shell::Done, shell::bash, wait_for};
 
-const ALL: [&str; 6] =
-    ["busiest-domain", "empty-server", "follow-events", "new-machine", "pause-all", "watch-load"];
+const ALL: [&str; 7] = [
+    "busiest-domain",
+    "empty-server",
+    "follow-events",
+    "new-machine",
+    "pause-all",
+    "time-test",
+    "watch-load",
+];
 
 /// Runs an example on the cluster's mount.
 #[track_caller]
@@ -62,6 +69,29 @@ fn busiest_domain() {
     let names: Vec<&str> = out.lines().filter_map(|l| l.split(' ').nth(1)).collect();
     assert_eq!(names, ["busy", "half", "lazy"], "{out}");
     assert!(out.lines().next().is_some_and(|l| l.ends_with(" ferby")), "{out}");
+}
+
+#[test]
+fn time_test() {
+    requires!("/dev/fuse");
+    let c = Cluster::sim(&[
+        ("ferby", &["--domain", "a,demand=0", "--domain", "b"]),
+        ("gerby", &["--domain", "c"]),
+    ]);
+    let bus = c.bus();
+    let args = ["--simulated", "--forwarder", &bus, "--heartbeat", "0.2"];
+    let _guests = Daemon::start("guests", "guestd", &args, c.dir());
+    for name in ["a", "b", "c"] {
+        wait_for("its guest", || c.tree.get(&format!("domains/{name}/guest/load")).ok());
+    }
+    let out = example(&c, "time-test", &["fibonacci", "20"]).ok();
+    let mut rows: Vec<Vec<&str>> = out.lines().map(|l| l.split(' ').collect()).collect();
+    assert!(rows.iter().all(|r| r.len() == 4 && r[0].parse::<f64>().is_ok() && r[1] == "done"), "{out}");
+    rows.sort_by(|a, b| a[2].cmp(b[2]));
+    assert_eq!(
+        rows.iter().map(|r| [r[2], r[3]]).collect::<Vec<_>>(),
+        [["a", "ferby"], ["b", "ferby"], ["c", "gerby"]]
+    );
 }
 
 #[test]
