@@ -21,7 +21,7 @@ use crate::export::{Volume as ExportVolume, Wanted};
 use crate::files::{Change, Files};
 use crate::keeper::Keeper;
 use crate::keeper::kept::Kept;
-use crate::keeper::step::{Effect, Input};
+use crate::keeper::step::{Effect, FileNews, Input};
 use crate::store::{Store, Volume};
 use anyhow::Context as _;
 use exporter::Exporter;
@@ -248,13 +248,26 @@ impl Driver {
     }
 
     fn rescan(&mut self) {
-        match self.files.read() {
-            Err(error) => tracing::error!(%error, "the directory of configs cannot be read"),
-            Ok(changes) => self.inputs.extend(changes.into_iter().map(|change| match change {
-                Change::Config(name, read) => Input::File { name, read },
-                Change::Defaults(config) => Input::Defaults(config),
-            })),
+        let files = self.changed_files();
+        if !files.is_empty() {
+            self.inputs.push_back(Input::Files(files));
         }
+    }
+
+    /// What changed in the directory of configs since it was read last; new defaults are an input already.
+    fn changed_files(&mut self) -> Vec<FileNews> {
+        let changes = self.files.read().unwrap_or_else(|error| {
+            tracing::error!(%error, "the directory of configs cannot be read");
+            Vec::new()
+        });
+        let mut files = Vec::new();
+        for change in changes {
+            match change {
+                Change::Config(name, read) => files.push((name, read)),
+                Change::Defaults(config) => self.inputs.push_back(Input::Defaults(config)),
+            }
+        }
+        files
     }
 
     fn died(&mut self, key: &str) {

@@ -89,18 +89,11 @@ impl Driver {
             inputs: VecDeque::new(),
             held: None,
         };
-        driver.rescan();
+        let mut files = driver.changed_files();
         // those that are kept and have no file
-        let told: BTreeSet<ConfigName> = driver
-            .inputs
-            .iter()
-            .filter_map(|i| match i {
-                Input::File { name, .. } => Some(name.clone()),
-                _ => None,
-            })
-            .collect();
-        let gone = known.into_iter().filter(|name| !told.contains(name));
-        driver.inputs.extend(gone.map(|name| Input::File { name, read: None }));
+        let told: BTreeSet<ConfigName> = files.iter().map(|(name, _)| name.clone()).collect();
+        files.extend(known.into_iter().filter(|name| !told.contains(name)).map(|name| (name, None)));
+        driver.inputs.push_back(Input::Files(files));
         Ok(driver)
     }
 }

@@ -16,6 +16,9 @@ use xvm_model::{
     Body, Boot, ClientName, Command, Config, ConfigName, Envelope, Failure, Mono, Order, Reply, Topic, Wall,
 };
 
+/// The file of a config as it is now; none: it is gone. The error says what is wrong with it.
+pub type FileNews = (ConfigName, Option<Result<Box<Config>, String>>);
+
 /// Who is answered, and under which id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
@@ -96,13 +99,8 @@ pub enum Input {
     RollCall,
     /// The bus came (true) or went.
     Link(bool),
-    /// The file of a config as it is now; none: it is gone. The error says what is wrong with it.
-    File {
-        /// Whose.
-        name: ConfigName,
-        /// What it holds.
-        read: Option<Result<Box<Config>, String>>,
-    },
+    /// The files of configs that changed, all at once: who hears of one at the start has heard of the others.
+    Files(Vec<FileNews>),
     /// What new configs have from now on.
     Defaults(Box<Config>),
     /// The answer to [`Effect::Write`].
