@@ -93,7 +93,8 @@ impl Driver {
         // those that are kept and have no file
         let told: BTreeSet<ConfigName> = files.iter().map(|(name, _)| name.clone()).collect();
         files.extend(known.into_iter().filter(|name| !told.contains(name)).map(|name| (name, None)));
-        driver.inputs.push_back(Input::Files(files));
+        // also before the defaults: the first input makes it speak
+        driver.inputs.push_front(Input::Files(files));
         Ok(driver)
     }
 }
