@@ -2,7 +2,7 @@
 
 use super::exporter::Exporter;
 use super::works::Works;
-use super::{BOOT_KEY, Driver, ENDS, KEPT, clients};
+use super::{BOOT_KEY, BootFiles, Driver, ENDS, KEPT, clients};
 use crate::config::Config as Flags;
 use crate::export::Exports;
 use crate::files::Files;
@@ -82,7 +82,7 @@ impl Driver {
             works,
             publisher,
             clients,
-            boot: (paths.boot, boot_port, Vec::new()),
+            boot_files: BootFiles::new(paths.boot, boot_port),
             tasks: JoinSet::new(),
             ends,
             ended,

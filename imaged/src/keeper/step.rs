@@ -77,6 +77,9 @@ pub enum Undone {
     Failed(Failure),
 }
 
+/// How long an order to an agent may be held back at most, in milliseconds, until what it makes the agent fetch is exported.
+pub const HELD_MS: u64 = 2_000;
+
 /// Which order to an agent an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tag {
