@@ -100,10 +100,11 @@ cat <<EOF
 EOF
 cat "$mount/status"
 say "Ctrl-C ends it; logs are in $run"
+# no program is waited for in the foreground here: bash takes a Ctrl-C that comes then for that program's own, now and then
 while :; do
     for pid in "$run"/*.pid; do
-        p=$(cat "$pid")
-        if [ ! -d "/proc/$p" ]; then say "$(basename "$pid" .pid) ended, see its log"; mv "$pid" "$pid.ended"; fi
+        read -r p < "$pid"
+        if [ ! -d "/proc/$p" ]; then name=${pid##*/}; say "${name%.pid} ended, see its log"; mv "$pid" "$pid.ended"; fi
     done
     [ -e "$run/xvmfs.pid" ] || exit 1
     sleep 1 9>&- &   # without the lock: it outlives us by a moment

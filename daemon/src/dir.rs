@@ -10,8 +10,12 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use xvm_model::{Boot, Wall};
+
+/// How long the directory of another daemon is waited for, which may be about to end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,7 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// Takes the directory for `program`; makes it when it is not there.
+    /// Takes the directory for `program`; makes it when it is not there. Waits a second for another daemon that has it.
     pub fn open(path: &Path, program: &'static str) -> Result<Dir, StateError> {
         std::fs::create_dir_all(path).map_err(|e| StateError::Io("make", path.into(), e))?;
         let lock_path = path.join("lock");
@@ -46,10 +50,17 @@ impl Dir {
             .write(true)
             .open(&lock_path)
             .map_err(|e| StateError::Io("open", lock_path.clone(), e))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Dir { path: path.into(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Taken(path.into(), program)),
-            Err(TryLockError::Error(e)) => Err(StateError::Io("lock", lock_path, e)),
+        // one that was killed just now holds it until it has ended
+        let until = Instant::now() + ENDING;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Dir { path: path.into(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => return Err(StateError::Taken(path.into(), program)),
+                Err(TryLockError::Error(e)) => return Err(StateError::Io("lock", lock_path, e)),
+            }
         }
     }
 

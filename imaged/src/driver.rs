@@ -13,6 +13,7 @@
 //! it is tried again each second; heartbeats go on.
 
 mod begin;
+mod boot_files;
 mod exporter;
 mod works;
 
@@ -21,13 +22,13 @@ use crate::export::{Volume as ExportVolume, Wanted};
 use crate::files::{Change, Files};
 use crate::keeper::Keeper;
 use crate::keeper::kept::Kept;
-use crate::keeper::step::{Effect, Input};
+use crate::keeper::step::{Effect, FileNews, HELD_MS, Input, Tag};
 use crate::store::{Store, Volume};
 use anyhow::Context as _;
+use boot_files::{BOOT_KEY, BootFiles};
 use exporter::Exporter;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -36,7 +37,6 @@ use works::Works;
 use xvm_bus::{BusConfig, Client, Clock, Incoming, Publisher, Receiver};
 use xvm_daemon::Dir;
 use xvm_model::images::{LOG_PART, log_part};
-use xvm_model::spec::Blob;
 use xvm_model::{Answer, Body, ClientName, Code, ConfigName, Failure, Reply, Sender, ServerName, Topic};
 
 /// How long a destination may take to get ready for a migration: it fetches a kernel.
@@ -47,8 +47,6 @@ const ENDS: usize = 256;
 const ROOM: Duration = Duration::from_secs(10);
 /// What cannot be kept on disk is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The daemon that exports files to boot from; no config is called so.
-const BOOT_KEY: &str = "boot_files";
 /// The file of what is kept.
 const KEPT: &str = "imaged.json";
 
@@ -113,8 +111,7 @@ struct Driver {
     works: Works,
     publisher: Publisher,
     clients: [Client; 2],
-    /// Where files to boot from are, and what is exported of them.
-    boot: (PathBuf, u16, Vec<Blob>),
+    boot_files: BootFiles,
     /// Orders, exports and readings that go on.
     tasks: JoinSet<()>,
     ends: mpsc::Sender<Input>,
@@ -145,7 +142,7 @@ impl Driver {
                     self.carry_out(effect);
                 }
             }
-            self.export_boot_files();
+            self.boot_files.export(self.keeper.boot_files(), &mut self.exporter, &mut self.tasks);
             while self.tasks.try_join_next().is_some() {}
             let wake = Duration::from_millis(self.keeper.wake().since(clock.mono()));
             tokio::select! {
@@ -220,10 +217,14 @@ impl Driver {
             Effect::Export { name, wish, port, names } => self.export(name, wish, port, names),
             Effect::Log { ticket, name, from } => self.log(ticket, &name, from),
             Effect::Order { name, tag, to, boot, heard, order } => {
-                let patient = matches!(tag, crate::keeper::step::Tag::Prepare(_));
+                let patient = matches!(tag, Tag::Prepare(_));
                 let client = self.clients[usize::from(patient)].clone();
                 let ends = self.ends.clone();
+                // taking a disk away never waits
+                let bound = if tag == Tag::Fence { Duration::ZERO } else { Duration::from_millis(HELD_MS) };
+                let there = self.boot_files.there(bound);
                 self.tasks.spawn(async move {
+                    there.await;
                     let result = client.order(to, boot, heard, *order).await;
                     drop(ends.send(Input::Answered { name, tag, result }).await);
                 });
@@ -250,19 +251,32 @@ impl Driver {
     }
 
     fn rescan(&mut self) {
-        match self.files.read() {
-            Err(error) => tracing::error!(%error, "the directory of configs cannot be read"),
-            Ok(changes) => self.inputs.extend(changes.into_iter().map(|change| match change {
-                Change::Config(name, read) => Input::File { name, read },
-                Change::Defaults(config) => Input::Defaults(config),
-            })),
+        let files = self.changed_files();
+        if !files.is_empty() {
+            self.inputs.push_back(Input::Files(files));
         }
+    }
+
+    /// What changed in the directory of configs since it was read last; new defaults are an input already.
+    fn changed_files(&mut self) -> Vec<FileNews> {
+        let changes = self.files.read().unwrap_or_else(|error| {
+            tracing::error!(%error, "the directory of configs cannot be read");
+            Vec::new()
+        });
+        let mut files = Vec::new();
+        for change in changes {
+            match change {
+                Change::Config(name, read) => files.push((name, read)),
+                Change::Defaults(config) => self.inputs.push_back(Input::Defaults(config)),
+            }
+        }
+        files
     }
 
     fn died(&mut self, key: &str) {
         tracing::warn!(key, "a process that exports has died");
         if key == BOOT_KEY {
-            self.boot.2.clear();
+            self.boot_files.died();
         } else if let Ok(name) = ConfigName::parse(key) {
             self.inputs.push_back(Input::Died(name));
         }
@@ -294,25 +308,6 @@ impl Driver {
     }
 
     /// Kernels are exported as long as an image needs them.
-    fn export_boot_files(&mut self) {
-        let blobs = self.keeper.boot_files();
-        if blobs == self.boot.2 {
-            return;
-        }
-        let (dir, port) = (self.boot.0.clone(), self.boot.1);
-        let volumes =
-            blobs.iter().map(|b| ExportVolume { node: b.name(), path: dir.join(b.name()), writable: false });
-        let exports = blobs.iter().map(|b| (b.name(), b.name())).collect();
-        let wanted = Wanted { port, volumes: volumes.collect(), exports };
-        self.boot.2 = blobs;
-        let set = self.exporter.set(BOOT_KEY, wanted);
-        self.tasks.spawn(async move {
-            if let Err(error) = set.await {
-                tracing::error!(%error, "files to boot from are not exported");
-            }
-        });
-    }
-
     /// A part of a log, from a byte on.
     fn log(&mut self, ticket: crate::keeper::step::Ticket, name: &ConfigName, from: u64) {
         let answer = match part(&self.works.log_of(name), from) {

@@ -115,7 +115,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper that begins with what is kept. Files are told by [`Input::File`] before anything else.
+    /// A keeper that begins with what is kept. All files are told by one [`Input::Files`] before anything else.
     pub fn new(site: Site, defaults: Config, kept: Kept, receipts: Receipts, now: Now) -> Self {
         let configs = kept.configs.into_iter().map(|(name, kept)| (name, Entry::of(kept))).collect();
         let mut keeper = Keeper {
@@ -154,7 +154,7 @@ impl Keeper {
             Input::Heard(envelope) => self.heard(*envelope),
             Input::RollCall => self.beat = now.mono,
             Input::Link(up) => self.link(up),
-            Input::File { name, read } => self.file(name, read),
+            Input::Files(files) => files.into_iter().for_each(|(name, read)| self.file(name, read)),
             Input::Defaults(config) => self.defaults = *config,
             Input::Written { name, before, answer, result } => self.written(&name, *before, answer, result),
             Input::Stage { build, phase, percent, remaining, log } => {

@@ -3,6 +3,9 @@
 use crate::{ConfigName, DomainName, ServerName, Wall};
 use std::fmt;
 
+/// How the text of an event begins that tells what is wrong with a config's file.
+pub const WRONG: &str = "wrong: ";
+
 /// One change of the cluster as one process saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

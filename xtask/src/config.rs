@@ -70,7 +70,7 @@ pub fn page() -> String {
     );
     p.section("ERRORS").text(
         "A file that does not read never takes a working config away: imaged goes on with the definition that it had, \
-         wrong in configs/NAME/status and an event `wrong: LINE: WHY` tell what is not allowed, and a config that never had a \
+         wrong in configs/NAME/status, configs/NAME/error and an event `wrong: LINE: WHY` tell what is not allowed, and a config that never had a \
          definition that reads is invalid. As soon as the file is right it counts. Examples:",
     );
     p.literal(&wrongs());

@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use xvm_bus::{Client, Clock, Incoming, Link, Publisher, Receiver};
+use xvm_model::event::WRONG;
 use xvm_model::history::{Histories, arrival};
 use xvm_model::{
-    Body, Counters, Domain, DomainChange, Envelope, Event, Failure, Mono, News, Now, Sender, ServerName,
-    Topic, View,
+    About, Body, Counters, Domain, DomainChange, Envelope, Event, Failure, Mono, News, Now, Sender,
+    ServerName, Topic, View,
 };
 
 /// When roll-calls are sent after a forwarder is found, in milliseconds: our side to the publishers may connect later than the side
@@ -266,11 +267,20 @@ impl Cluster {
         [0, 1].map(|i: usize| self.moves[i].load(Ordering::Relaxed))
     }
 
+    /// What is wrong with a config's file stands in its `error` as a refusal does.
+    fn note_wrong(&self, event: &Event) {
+        if let (About::Config(name), Some(why)) = (&event.about, event.text.strip_prefix(WRONG)) {
+            let failure = Failure::invalid(format!("the file of {name} is not used as it is: {why}"));
+            self.refusals().keep(Place::Config(name.clone()), event.at, failure);
+        }
+    }
+
     /// Publishes a changed view and tells its events.
     fn change(&self, f: impl FnOnce(&mut View, Now) -> Vec<Event>) {
         let mut view = (**self.view.load()).clone();
         let events = f(&mut view, self.clock.now());
         self.view.store(Arc::new(view));
+        events.iter().for_each(|e| self.note_wrong(e));
         self.streams.tell(&events);
         self.changed.send_modify(|n| *n += 1);
     }

@@ -2,7 +2,7 @@
 
 use super::exporter::Exporter;
 use super::works::Works;
-use super::{BOOT_KEY, Driver, ENDS, KEPT, clients};
+use super::{BOOT_KEY, BootFiles, Driver, ENDS, KEPT, clients};
 use crate::config::Config as Flags;
 use crate::export::Exports;
 use crate::files::Files;
@@ -82,25 +82,19 @@ impl Driver {
             works,
             publisher,
             clients,
-            boot: (paths.boot, boot_port, Vec::new()),
+            boot_files: BootFiles::new(paths.boot, boot_port),
             tasks: JoinSet::new(),
             ends,
             ended,
             inputs: VecDeque::new(),
             held: None,
         };
-        driver.rescan();
+        let mut files = driver.changed_files();
         // those that are kept and have no file
-        let told: BTreeSet<ConfigName> = driver
-            .inputs
-            .iter()
-            .filter_map(|i| match i {
-                Input::File { name, .. } => Some(name.clone()),
-                _ => None,
-            })
-            .collect();
-        let gone = known.into_iter().filter(|name| !told.contains(name));
-        driver.inputs.extend(gone.map(|name| Input::File { name, read: None }));
+        let told: BTreeSet<ConfigName> = files.iter().map(|(name, _)| name.clone()).collect();
+        files.extend(known.into_iter().filter(|name| !told.contains(name)).map(|name| (name, None)));
+        // also before the defaults: the first input makes it speak
+        driver.inputs.push_front(Input::Files(files));
         Ok(driver)
     }
 }

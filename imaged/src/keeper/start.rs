@@ -5,7 +5,7 @@ use super::commands::absent;
 use super::entry::{Step, Work};
 use super::kept::Image;
 use super::servers::runs_by;
-use super::step::{Effect, Tag, Ticket};
+use super::step::{Effect, HELD_MS, Tag, Ticket};
 use xvm_model::lease::Phase;
 use xvm_model::outbox::{self, Addressee, BOUND_MS};
 use xvm_model::{
@@ -121,7 +121,7 @@ impl Keeper {
             return self.start_failed(name, failure);
         };
         let (boot, heard) = (known.stamp.boot, (known.at, known.heard.mono));
-        let deadline = Some(outbox::deadline(heard, now.mono, BOUND_MS));
+        let deadline = Some(outbox::deadline(heard, now.mono, BOUND_MS + HELD_MS));
         let to = Addressee::Server(server.clone());
         job.phase = "boot".into();
         *step = Step::Booting { server: server.clone(), boot, order: None, deadline, answered: false };

@@ -16,6 +16,9 @@ use xvm_model::{
     Body, Boot, ClientName, Command, Config, ConfigName, Envelope, Failure, Mono, Order, Reply, Topic, Wall,
 };
 
+/// The file of a config as it is now; none: it is gone. The error says what is wrong with it.
+pub type FileNews = (ConfigName, Option<Result<Box<Config>, String>>);
+
 /// Who is answered, and under which id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
@@ -74,6 +77,9 @@ pub enum Undone {
     Failed(Failure),
 }
 
+/// How long an order to an agent may be held back at most, in milliseconds, until what it makes the agent fetch is exported.
+pub const HELD_MS: u64 = 2_000;
+
 /// Which order to an agent an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tag {
@@ -96,13 +102,8 @@ pub enum Input {
     RollCall,
     /// The bus came (true) or went.
     Link(bool),
-    /// The file of a config as it is now; none: it is gone. The error says what is wrong with it.
-    File {
-        /// Whose.
-        name: ConfigName,
-        /// What it holds.
-        read: Option<Result<Box<Config>, String>>,
-    },
+    /// The files of configs that changed, all at once: who hears of one at the start has heard of the others.
+    Files(Vec<FileNews>),
     /// What new configs have from now on.
     Defaults(Box<Config>),
     /// The answer to [`Effect::Write`].

@@ -3,7 +3,7 @@
 use crate::stage::{cluster, exports_agree, leases, make, order_anew, start, stop};
 use std::collections::BTreeSet;
 use std::path::Path;
-use xvm_tests::{Cluster, requires, wait_eq, wait_for};
+use xvm_tests::{Cluster, Events, requires, wait_eq, wait_for};
 
 /// Everything of a build that a kill could leave, but for its log.
 fn left(cluster: &Cluster) -> Vec<String> {
@@ -71,6 +71,7 @@ fn domains_run_on_while_imaged_is_away() {
     start(&t, "small-6", "ferby");
     let before = exports_agree(&t, "small-6");
     let exporters = cluster.exporters();
+    let events = Events::open(&t.path("events"));
     cluster.images().kill();
     let (uri, _) = leases(&t, "small-6");
     assert_eq!(crate::stage::exported(&uri.expect("leased")), before, "exports do not need imaged");
@@ -102,6 +103,8 @@ fn domains_run_on_while_imaged_is_away() {
         exports.len() == 2 && exports.iter().all(|e| e.contains(&server))
     });
     exports_agree(&t, "small-6");
+    let wrong: Vec<String> = events.lines().into_iter().filter(|l| l.contains("invalid")).collect();
+    assert!(wrong.is_empty(), "told by one that has not read all files yet: {wrong:?}");
     stop(&t, "small-6");
 }
 

@@ -144,6 +144,8 @@ fn values_are_set_by_create_by_files_and_by_editors() {
         (status.starts_with("line ") && status.contains("memory: \"1\" is not a whole number")).then_some(())
     });
     assert_eq!((&*t.text("configs/small-7/memory"), &*t.text("configs/small-7/state")), ("160", "ready"));
+    let error = t.text("configs/small-7/error");
+    assert!(error.contains(" EINVAL the file of small-7 is not used as it is: line "), "{error}");
     std::fs::write(&file, &text).expect("written");
     t.settles("configs/small-7/memory", "128");
     wait_for("nothing is wrong", || {

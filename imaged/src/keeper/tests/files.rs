@@ -7,7 +7,7 @@ use xvm_model::{Config, ConfigState};
 
 fn file(rig: &mut Rig, name: &str, read: Option<Result<Config, &str>>) {
     let read = read.map(|r| r.map(Box::new).map_err(Into::into));
-    rig.input(Input::File { name: config(name), read });
+    rig.input(Input::Files(vec![(config(name), read)]));
 }
 
 fn new(id: u128) -> Config {
@@ -93,4 +93,18 @@ fn what_cannot_be_written_is_taken_back() {
     assert_eq!(rig.record("small-6").config.memory, 256);
     let answer = Some(rig.last_reply().answer.clone());
     assert!(Rig::refused(answer).1.contains("cannot be written: no space left"));
+}
+
+/// If this fails, a mount tells that all configs are invalid whenever imaged is started anew.
+#[test]
+fn after_a_start_nothing_is_told_before_all_files_are_read() {
+    let mut rig = Rig::new();
+    for name in ["small-6", "small-7", "small-8"] {
+        rig.made(name);
+    }
+    rig.told.clear();
+    rig.restart();
+    rig.pass(3_000, &[]);
+    assert!(rig.told.len() >= 3, "it speaks");
+    assert!(rig.told.iter().all(|s| *s == ConfigState::Ready), "{:?}", rig.told);
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use xvm_model::message::VERSION;
 use xvm_model::{
-    Answer, Body, Boot, ClientName, Code, Command, Config, ConfigCommand, ConfigName, ConfigRecord, Domain,
-    DomainChange, DomainCommand, DomainState, Envelope, Failure, Heartbeat, HypervisorKind, Mono, News, Now,
-    Order, Outcome, Ratio, Receipts, Reply, Sender, ServerMemory, ServerName, ServerSettings, Wall,
+    Answer, Body, Boot, ClientName, Code, Command, Config, ConfigCommand, ConfigName, ConfigRecord,
+    ConfigState, Domain, DomainChange, DomainCommand, DomainState, Envelope, Failure, Heartbeat,
+    HypervisorKind, Mono, News, Now, Order, Outcome, Ratio, Receipts, Reply, Sender, ServerMemory,
+    ServerName, ServerSettings, Wall,
 };
 
 pub(super) fn server(text: &str) -> ServerName {
@@ -41,6 +42,8 @@ pub(super) struct Rig {
     taken: u64,
     /// Answers, the newest last.
     pub(super) replies: Vec<Reply>,
+    /// The states of configs in all that it told of all of them.
+    pub(super) told: Vec<ConfigState>,
     /// Whether exports, works and writings succeed at once.
     pub(super) easy: bool,
     number: u64,
@@ -59,6 +62,7 @@ impl Rig {
             given: Vec::new(),
             taken: 0,
             replies: Vec::new(),
+            told: Vec::new(),
             easy: true,
             number: 0,
             life: 1,
@@ -83,9 +87,8 @@ impl Rig {
         self.given.clear();
         self.life += 1;
         self.keeper = keeper(self.life, self.kept.clone(), self.now);
-        for (name, c) in files {
-            self.input(Input::File { name, read: Some(Ok(Box::new(c))) });
-        }
+        let files = files.into_iter().map(|(name, c)| (name, Some(Ok(Box::new(c))))).collect();
+        self.input(Input::Files(files));
         self.input(Input::Link(true));
     }
 
@@ -94,11 +97,11 @@ impl Rig {
         while let Some(input) = inputs.pop_front() {
             for effect in self.keeper.step(input, self.now) {
                 match effect {
-                    Effect::Publish(_, body) => {
-                        if let Body::Reply(reply) = *body {
-                            self.replies.push(*reply);
-                        }
-                    }
+                    Effect::Publish(_, body) => match *body {
+                        Body::Reply(reply) => self.replies.push(*reply),
+                        Body::Configs(all) => self.told.extend(all.configs.into_iter().map(|c| c.state)),
+                        _ => {}
+                    },
                     Effect::Keep(kept) => self.kept = *kept,
                     Effect::Write { name, before, answer, .. } if self.easy => {
                         inputs.push_back(Input::Written { name, before, answer, result: Ok(()) });

@@ -1,7 +1,7 @@
 //! Which events tell of imaged and of configs.
 
 use super::ConfigView;
-use crate::event::{About, Event};
+use crate::event::{About, Event, WRONG};
 use crate::{Code, ConfigName, ConfigRecord, Failure, Lease, Now, Outcome, ServerName};
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub(super) fn changes(
         tell(None, format!("state {} (was {})", is.state, was.state));
     }
     match (was.and_then(|w| w.wrong.as_deref()), is.wrong.as_deref()) {
-        (was, Some(why)) if was != Some(why) => tell(None, format!("wrong: {why}")),
+        (was, Some(why)) if was != Some(why) => tell(None, format!("{WRONG}{why}")),
         (Some(_), None) => tell(None, "no longer wrong".into()),
         _ => {}
     }
