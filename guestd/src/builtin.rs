@@ -72,7 +72,10 @@ pub fn main(words: &[String]) -> ExitCode {
     let problem = match words.split_first() {
         None => Problem::Usage("a test's name is needed".into()),
         Some((name, args)) => match TESTS.iter().find(|t| t.name == name) {
-            None => Problem::Usage(format!("there is no test {name:?}")),
+            None => {
+                let names: Vec<&str> = TESTS.iter().map(|t| t.name).collect();
+                Problem::Usage(format!("there is no test {name:?}; there are {}", names.join(", ")))
+            }
             Some(test) => match (test.run)(args, &mut std::io::stdout()) {
                 Ok(()) => return ExitCode::SUCCESS,
                 Err(Problem::Failed(why)) => Problem::Failed(format!("{name}: {why}")),
