@@ -37,7 +37,9 @@ const CANCEL_MS: u64 = 2_000;
 pub enum Input {
     /// An order came.
     Command(Box<Command>),
-    /// Somebody joined, or the forwarder is heard (again).
+    /// The forwarder is heard (again): what was said before is lost.
+    Linked,
+    /// Somebody joined.
     Joined,
     /// The test that ran has ended.
     Ended(End),
@@ -134,6 +136,12 @@ impl Agent {
         self.now = now;
         match input {
             Input::Command(command) => self.command(*command),
+            Input::Linked => {
+                self.beat();
+                if !self.queue.runs().runs.is_empty() {
+                    self.tell_runs();
+                }
+            }
             Input::Joined => {
                 let due = self.told_beat.map_or(now.mono, |told| told.plus(PACE_MS));
                 self.next_beat = self.next_beat.min(due);

@@ -102,7 +102,10 @@ pub fn cost(words: &[String]) -> Result<Cost, (u8, String)> {
 /// Does something with the test that `words` name.
 fn of<T>(words: &[String], with: impl Fn(&Test, &[String]) -> Result<T, Problem>) -> Result<T, Problem> {
     let (name, args) = words.split_first().ok_or_else(|| Problem::Usage("a test's name is needed".into()))?;
-    let none = || Problem::Usage(format!("there is no test {name:?}"));
+    let none = || {
+        let names: Vec<&str> = TESTS.iter().map(|t| t.name).collect();
+        Problem::Usage(format!("there is no test {name:?}; there are {}", names.join(", ")))
+    };
     let test = TESTS.iter().find(|t| t.name == name).ok_or_else(none)?;
     with(test, args).map_err(|problem| match problem {
         Problem::Failed(why) => Problem::Failed(format!("{name}: {why}")),

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | here | flags, and [`Config::plan`] that puts all together |
 //! | [`cmdline`] | `xvm.name=` and `xvm.bus=` of the kernel's command line |
-//! | [`file`] | the file |
+//! | [`mod@file`] | the file |
 //! | [`settle`] | which of them counts |
 
 pub mod cmdline;
@@ -39,7 +39,7 @@ its processes while somebody reads them. It runs tests that are ordered in the m
 the other, measures them, and tells what they printed; and it loads the CPUs when it is told to.
 
 It runs nothing but the tests below and those that the file lists, unless it is started with --allow-any. A test is a process group of \
-its own, with an empty standard input and no more environment than PATH; it runs as guestd's user. Of its output the last 4096 bytes are \
+its own, with an empty standard input and no environment but PATH and LANG; it runs as guestd's user. Of its output the last 4096 bytes are \
 told. What leaves the group (setsid(1)) is not ended with it.
 
 The domain's name and the forwarder are taken from the flags, else from the kernel's command line (xvm.name=NAME, xvm.bus=ENDPOINT, \

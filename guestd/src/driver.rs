@@ -107,7 +107,7 @@ pub async fn serve(
                 None => anyhow::bail!("cannot go on without the bus: its thread has ended"),
                 Some(Incoming::Link(link)) => {
                     tracing::info!(?link, "bus");
-                    if link.is_up() { Input::Joined } else { Input::Tick }
+                    if link.is_up() { Input::Linked } else { Input::Tick }
                 }
                 Some(Incoming::Message { envelope, .. }) => match envelope.body {
                     Body::Command(command) => Input::Command(command),

@@ -2,10 +2,13 @@
 //!
 //! If this fails, a guest runs what it may not, does not end what it should, or tells something else than what happened.
 
+#[path = "driver/ears.rs"]
+mod ears;
 #[path = "driver/rig.rs"]
 mod rig;
 
-use rig::{Guest, Rig, is_dead, wait_for};
+use ears::wait_for;
+use rig::{Guest, Rig, is_dead};
 use std::time::Duration;
 use xvm_model::guest::{OUTPUT_MAX, WAITING_MAX};
 use xvm_model::{Answer, Code, GuestCommand, Ratio, RunState};
@@ -105,11 +108,7 @@ async fn any_program_when_that_is_allowed() {
     rig.run("/bin/echo a b").await.expect("taken");
     assert_eq!(&*rig.last().await.output, "a b\n");
     rig.run("/nowhere/x").await.expect("taken: whether it can be started is seen then");
-    let run = rig
-        .until("its end", |h| {
-            h.runs.last()?.last().filter(|r| &*r.line == "/nowhere/x" && r.state.is_over()).cloned()
-        })
-        .await;
+    let run = rig.over("/nowhere/x").await;
     assert_eq!((run.state, run.status), (RunState::Failed, None));
     assert_eq!(run.why.as_deref(), Some("cannot start /nowhere/x: No such file or directory (os error 2)"));
     assert_eq!(rig.run("echo a").await.expect_err("no path").code, Code::Invalid);
@@ -158,11 +157,7 @@ async fn much_and_strange_output() {
             && run.output.ends_with("the end\n")
     );
     rig.run("binary").await.expect("taken");
-    let run = rig
-        .until("its end", |h| {
-            h.runs.last()?.last().filter(|r| &*r.line == "binary" && r.state.is_over()).cloned()
-        })
-        .await;
+    let run = rig.over("binary").await;
     assert_eq!(&*run.output, "\u{fffd}\u{fffd}\u{fffd}[1m\tx\nerror\n");
 }
 

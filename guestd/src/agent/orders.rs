@@ -132,7 +132,7 @@ impl Agent {
         self.send(ticket, answer);
     }
 
-    /// An answer with what is true now. Before the guest has said how it is, nobody knows it, and news say nothing.
+    /// An answer, with the tests as they are now.
     fn send(&mut self, ticket: &Ticket, answer: Answer) {
         let news = match &answer {
             Answer::Working => None,

@@ -127,6 +127,9 @@ fn heartbeats_come_in_time_and_to_who_joins() {
     // a crowd is answered at a pace that receivers read
     assert!(guest.step(Input::Joined).is_empty() && guest.step(Input::Joined).is_empty());
     assert_eq!(guest.live(17_000), [(12_100, "beat")]);
+    // what was said to nobody does not count
+    guest.run("quick");
+    assert_eq!(kinds(&guest.step(Input::Linked)), ["beat", "guest-runs"]);
 }
 
 #[test]
@@ -255,7 +258,7 @@ fn inputs() -> impl Strategy<Value = Input> {
             order: Order::Guest { name, command },
         }))
     });
-    prop_oneof![6 => command, 2 => Just(end(0)), 1 => Just(Input::Joined), 1 => Just(Input::Looked(None)), 2 => Just(Input::Tick)]
+    prop_oneof![6 => command, 2 => Just(end(0)), 1 => Just(Input::Joined), 1 => Just(Input::Linked), 1 => Just(Input::Looked(None)), 2 => Just(Input::Tick)]
 }
 
 proptest! {
