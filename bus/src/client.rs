@@ -13,7 +13,8 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use xvm_model::{
-    Body, Boot, ClientName, Code, Command, Failure, Mono, Order, Outbox, Reply, Step, Wall,
+    Body, Boot, ClientName, Code, Command, DomainName, Failure, Mono, Order, Outbox, Reply, Sender, Step,
+    Wall,
     outbox::{self, Addressee, BOUND_MS},
 };
 
@@ -31,6 +32,9 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
+/// Orders that are under way, by their ids: who was told, and where the answers go.
+type Pending = HashMap<Box<str>, (Addressee, mpsc::Sender<Reply>)>;
+
 struct Shared {
     publisher: Publisher,
     name: ClientName,
@@ -40,7 +44,7 @@ struct Shared {
     /// Milliseconds that an order may take.
     bound: u64,
     /// Who waits, by the order's id. A plain mutex: held for one look-up, never across an await.
-    pending: Mutex<HashMap<Box<str>, mpsc::Sender<Reply>>>,
+    pending: Mutex<Pending>,
 }
 
 impl Client {
@@ -85,8 +89,9 @@ impl Client {
             deadline: outbox::deadline(heard, now, s.bound),
             order,
         };
-        let (mut answers, _waiting) = self.wait_for(&command)?;
-        let mut outbox = Outbox::new(command, to.into(), now, s.bound);
+        let to = to.into();
+        let (mut answers, _waiting) = self.wait_for(&command, to.clone())?;
+        let mut outbox = Outbox::new(command, to, now, s.bound);
         let mut link = s.publisher.watch();
         loop {
             let now = s.clock.mono();
@@ -116,10 +121,21 @@ impl Client {
 
     /// Gives a reply to who waits for it; one that nobody waits for is dropped.
     pub fn deliver(&self, reply: Reply) {
-        let waiting = self.pending().get(&reply.id).cloned();
+        let waiting = self.pending().get(&reply.id).map(|(_, waiting)| waiting.clone());
         if let Some(waiting) = waiting {
             // full: the order is asked again and answered again
             drop(waiting.try_send(reply));
+        }
+    }
+
+    /// The same for a reply that `from` said: a guest answers only what it was told itself, since guests are not trusted.
+    pub fn deliver_from(&self, from: &Sender, reply: Reply) {
+        let own = |name: &DomainName| {
+            let pending = self.pending();
+            pending.get(&reply.id).is_some_and(|(to, _)| *to == Addressee::Guest(name.clone()))
+        };
+        if !matches!(from, Sender::Guest(name) if !own(name)) {
+            self.deliver(reply);
         }
     }
 
@@ -144,7 +160,11 @@ impl Client {
     }
 
     /// Enters an order in the table; it leaves when the guard is dropped.
-    fn wait_for(&self, command: &Command) -> Result<(mpsc::Receiver<Reply>, Waiting<'_>), Failure> {
+    fn wait_for(
+        &self,
+        command: &Command,
+        to: Addressee,
+    ) -> Result<(mpsc::Receiver<Reply>, Waiting<'_>), Failure> {
         let mut pending = self.pending();
         if pending.len() >= PENDING_MAX {
             return Err(Failure::busy(format!(
@@ -153,11 +173,11 @@ impl Client {
             )));
         }
         let (sender, receiver) = mpsc::channel(ANSWERS);
-        pending.insert(command.id.clone(), sender);
+        pending.insert(command.id.clone(), (to, sender));
         Ok((receiver, Waiting { client: self, id: command.id.clone() }))
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<Box<str>, mpsc::Sender<Reply>>> {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
         // one insert or one remove at a time: a panic leaves nothing half-made
         self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -109,7 +109,8 @@ pub fn page() -> String {
         "top asks the guest for its processes while it is read. The first read waits for a fresh snapshot, 5 seconds at most \
          (ETIMEDOUT), and its end is an end of file, so cat prints one; who reads on at that place gets the next one, when it has come, \
          so tail -n +1 -f follows. Its size is 0 until it was read, and stat(2) of the open file tells how far it has grown. \
-         The guest is asked until the file is closed.",
+         The guest is asked until the file is closed. A program that walks through the directory (see EVENTS) finds top, and result while \
+         a test runs, empty.",
     ).text(
         "load in the ctl of a domain goes to its guest when that is heard, else to its hypervisor.",
     );

@@ -219,10 +219,10 @@ impl Cluster {
                     known.insert(name.clone(), (*counters, self.clock.now().mono));
                 }
             }
-            (_, Body::Reply(reply)) => {
-                let reply = (**reply).clone();
+            (from, Body::Reply(reply)) => {
+                let (from, reply) = (from.clone(), (**reply).clone());
                 self.change(|view, now| view.apply(envelope, now));
-                self.client.deliver(reply);
+                self.client.deliver_from(&from, reply);
             }
             // they are for those who read them now; a view that keeps them would be copied each second
             (Sender::Guest(name), Body::GuestTop(_)) => {

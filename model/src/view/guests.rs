@@ -142,7 +142,9 @@ fn run_events(old: &GuestRuns, new: &GuestRuns, tell: &mut dyn FnMut(String)) {
         let open = |r: &crate::Run| r.id == run.id && r.line == run.line && !r.state.is_over();
         if old.runs.iter().any(open) {
             let ms = run.wall_ms;
-            tell(format!("guest run {} {}: {}.{:03} s", run.state, run.line, ms / 1000, ms % 1000));
+            // what a guest says must not look like another's event
+            let line = run.line.replace(char::is_control, " ");
+            tell(format!("guest run {} {line}: {}.{:03} s", run.state, ms / 1000, ms % 1000));
         }
     }
 }

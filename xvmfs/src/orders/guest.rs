@@ -4,6 +4,7 @@ use super::answered;
 use crate::cluster::Cluster;
 use crate::row::{Scene, seconds};
 use std::sync::Arc;
+use xvm_model::guest::TEXT_MAX;
 use xvm_model::outbox::Addressee;
 use xvm_model::{Code, DomainCommand, DomainName, Failure, Guest, GuestCommand, Order, Reach};
 
@@ -17,7 +18,8 @@ impl Cluster {
         let order = Order::Guest { name: name.clone(), command };
         let guest = self.heard_guest(name, &order.what())?;
         let (to, heard) = (Addressee::Guest(name.clone()), (guest.at, guest.heard.mono));
-        answered(self.client().order(to, guest.stamp.boot, heard, order).await?)
+        let reply = self.client().order(to, guest.stamp.boot, heard, order).await;
+        reply.and_then(answered).map(|text| said(&text)).map_err(|f| Failure::new(f.code, said(&f.text)))
     }
 
     /// The guestd of a domain of which `what` is wanted. EHOSTDOWN when three of its heartbeats are missing: a paused domain answers
@@ -35,6 +37,11 @@ impl Cluster {
         }
         Ok(guest.clone())
     }
+}
+
+/// A guest's sentence, as one line of bounded length.
+fn said(text: &str) -> String {
+    text.chars().take(TEXT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a command to a domain is for its guest, when that can carry it out and is heard; else it is its server's.

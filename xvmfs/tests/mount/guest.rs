@@ -6,4 +6,4 @@ mod rows;
 mod runs;
 mod top;
 
-pub use peer::Guest;
+pub use peer::{Guest, liar};

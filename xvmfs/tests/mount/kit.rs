@@ -54,6 +54,12 @@ impl Cluster {
         Guest::new(&self.net, &self.clock, name)
     }
 
+    /// A guestd that says of each order which it can hear that it has done it; and how often it has.
+    pub fn liar(&self, name: &str) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+        let _entered = self.rt.enter();
+        crate::guest::liar(&self.net, &self.clock, name)
+    }
+
     /// The same with a clock that is wrong.
     pub fn guest_with_clock(&self, name: &str, hours: i64) -> Guest {
         let _entered = self.rt.enter();

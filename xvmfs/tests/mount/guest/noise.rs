@@ -2,7 +2,7 @@
 
 use super::rows::{DIR, with_guest};
 use crate::events::Follower;
-use crate::kit::{Cluster, can_mount, wait_for};
+use crate::kit::{Cluster, can_mount, errno, wait_for};
 use xvm_model::{Body, GuestCommand, GuestRuns, Run, RunState, Wall};
 
 fn metric(text: &str, name: &str) -> u64 {
@@ -63,10 +63,49 @@ fn what_is_too_long_or_not_believed_is_dropped() {
     });
     assert!(m.read(&format!("{DIR}/status")).contains("version 0.1.0\n"));
     assert_eq!(m.read(&format!("{DIR}/results")), "");
+    let mut events = Follower::new(&m, "exec cat domains/small-1/events");
+    assert!(events.line().ends_with("listening\n"));
+    let begun = Run { state: RunState::Running, status: None, ..run("".into()) };
+    guest.say(Body::GuestRuns(Box::new(GuestRuns { runs: vec![begun] })));
     guest.say(Body::GuestRuns(Box::new(GuestRuns { runs: vec![run("ok".into())] })));
+    assert!(
+        events.line().ends_with("domain small-1 guest run done two lines: 0.001 s\n"),
+        "it makes no lines"
+    );
     wait_for("what can be believed", || {
         m.read(&format!("{DIR}/results")) == "1970-01-01T00:00:00.000Z done 0 0.001 0.001 two lines\n"
     });
+}
+
+/// If this fails, whoever has a guest tells lies about orders to others.
+#[test]
+fn a_guest_answers_for_nobody_else() {
+    if !can_mount("a_guest_answers_for_nobody_else") {
+        return;
+    }
+    let (c, guest, m) = with_guest();
+    let liar = c.liar("small-2");
+    guest.deaf(true);
+    c.world.deaf(true);
+    let writes = [format!("{DIR}/run"), "domains/small-1/ctl".into()].map(|file| {
+        let (path, line) = (m.at(&file), if file.ends_with("run") { "fibonacci 1\n" } else { "pause\n" });
+        std::thread::spawn(move || errno(std::fs::write(path, line)))
+    });
+    assert_eq!(writes.map(|w| w.join().unwrap()), [110, 110], "ETIMEDOUT: only the liar has answered");
+    assert!(liar.load(std::sync::atomic::Ordering::Relaxed) >= 2);
+}
+
+#[test]
+fn its_sentences_are_one_line() {
+    if !can_mount("its_sentences_are_one_line") {
+        return;
+    }
+    let (_c, guest, m) = with_guest();
+    guest.change(|b| b.tests = vec![format!("none\n1970 EPERM\u{1b}[2J{}", "x".repeat(350)).into()]);
+    assert_eq!(errno(m.write(&format!("{DIR}/run"), "fibonacci 38\n")), 22);
+    let error = m.read(&format!("{DIR}/error"));
+    assert!(error.contains(": it has none 1970 EPERM [2Jxx") && error.lines().count() == 1, "{error}");
+    assert!(error.len() < 500 && !error.contains('\u{1b}'));
 }
 
 /// If this fails, the clock of a guest decides whether it can be commanded.

@@ -1,5 +1,6 @@
 //! A guestd that answers as the real one does, over the in-memory bus: its tests end when they are told to, and it is silent on request.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use xvm_bus::{Clock, Incoming, Net, Publisher};
@@ -247,4 +248,26 @@ impl State {
         };
         Answer::Done { text: text.into() }
     }
+}
+
+/// A guest that hears all orders, and says of each that it is done; how often it has.
+pub fn liar(net: &Net, clock: &Clock, name: &str) -> Arc<AtomicUsize> {
+    let name = Sender::Guest(DomainName::parse(name).unwrap());
+    let subscriptions = vec!["guest-control.".to_owned(), "control.".to_owned()];
+    let (publisher, mut receiver) = net.connect(name, Boot(9), subscriptions, clock.clone());
+    let lies = Arc::<AtomicUsize>::default();
+    let told = lies.clone();
+    tokio::spawn(async move {
+        while let Some(incoming) = receiver.recv().await {
+            if let Incoming::Message { envelope, .. } = incoming
+                && let Body::Command(command) = envelope.body
+            {
+                let answer = Answer::Done { text: "done".into() };
+                let reply = Reply { id: command.id, answer, news: None };
+                publisher.publish(Topic::Reply(command.client), Body::Reply(Box::new(reply)));
+                told.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    lies
 }
