@@ -9,7 +9,8 @@ DESTDIR ?=
 # what the build needs, and what the tests need besides
 BUILD_PACKAGES = gcc libc6-dev pkg-config libzmq3-dev libvirt-dev fuse3
 # what imaged runs: builders, exports
-IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-static cpio mmdebstrap debootstrap debian-archive-keyring
+IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-static cpio mmdebstrap debootstrap debian-archive-keyring \
+	binutils patchelf
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace dnsmasq-base iputils-ping \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq \
 	lvm2 thin-provisioning-tools nbd-client udev kmod

@@ -1,7 +1,9 @@
 //! The flags of imaged; its manual page comes from here too.
 
+mod guests;
+
 use crate::export::Place;
-use crate::image::{Paths, Site};
+use crate::image::{Guestd, Paths, Site};
 use crate::keeper;
 use anyhow::{bail, ensure};
 use clap::{Args, CommandFactory, Parser};
@@ -24,6 +26,8 @@ Examples:
       keep configs below /var/lib/xvm/imaged, exported to the servers of that network
   imaged --store lvm:vg0 --configs /srv/xvm/configs
       volumes are logical volumes of the group vg0
+  imaged --guest-forwarder 10.1.0.1
+      new machines run guestd, which tells a forwarder at that address how they are
 
 Files:
   CONFIGS/NAME.toml      a config, see xvm-config(5)
@@ -52,7 +56,8 @@ With a store of LVM, and on servers that import disks as block devices (Xen), se
 own LVM does not look into guests' disks.
 
 Neither the bus nor the exports are protected yet: whoever reaches an export and knows its name can use the disk. Keep both on the \
-loopback or in a network that you trust and that guests cannot reach.";
+loopback or in a network that you trust and that guests cannot reach. A forwarder that guests reach lets them order whatever anybody \
+may order: give --guest-forwarder where you trust all guests.";
 
 /// xvm's image agent
 #[derive(Debug, Clone, Parser)]
@@ -87,6 +92,9 @@ pub struct Config {
 
     #[command(flatten)]
     images: ImageArgs,
+
+    #[command(flatten)]
+    guests: guests::GuestArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -203,8 +211,8 @@ impl Config {
         Ok(Place { run: self.state.join("run"), listen: e.listen, program })
     }
 
-    /// What images are made of.
-    pub fn site(&self) -> Site {
+    /// What images are made of. The error says what guests cannot be given.
+    pub fn site(&self) -> anyhow::Result<Site> {
         let mut site = Site::default();
         let i = &self.images;
         if let Some(url) = &i.mirror {
@@ -222,7 +230,8 @@ impl Config {
         site.tiny_kernel = i.tiny_kernel.clone().zip(i.tiny_initrd.clone());
         site.overlay.clone_from(&i.overlay);
         site.dns.clone_from(&i.dns);
-        site
+        site.guestd = self.guests.guestd()?;
+        Ok(site)
     }
 
     /// What the keeper needs to know of it.
@@ -231,6 +240,7 @@ impl Config {
         name: ServerName,
         boot: Boot,
         systems: Vec<Box<str>>,
+        guestd: Option<Guestd>,
     ) -> anyhow::Result<keeper::Site> {
         let ms = (self.heartbeat * 1e3).round();
         ensure!(
@@ -248,6 +258,7 @@ impl Config {
             boot_port: e.boot_port,
             interval_ms: ms as u32,
             systems,
+            guestd,
             keep_ms: keeper::KEEP_MS,
         })
     }

@@ -5,6 +5,7 @@
 //! | `tiny` | builder: a system of busybox, made in a second without any network |
 //! | `debs` | builders: Debian and Ubuntu by mmdebstrap or debootstrap, bases kept in a cache |
 //! | `import` | builder: a cloud image that somebody made, qcow2 or raw |
+//! | `guestd` | the guest agent, in what builders make |
 //! | `edit` | files to write and remove, in a directory or inside an unmounted image |
 //! | `personal` | the identity of a clone, changed addresses and keys; a grown disk |
 //! | `job` | one build: its directory, log, stages |
@@ -24,6 +25,7 @@ mod debs;
 mod edit;
 mod estimate;
 mod ext4;
+mod guestd;
 mod import;
 mod job;
 mod nursery;
@@ -36,6 +38,7 @@ mod tool;
 pub use blob::keep_only;
 pub use estimate::PHASES;
 pub use ext4::make_swap;
+pub use guestd::Guestd;
 pub use personal::{Personal, grow, personalise};
 pub use sweep::{Swept, sweep};
 
@@ -81,6 +84,8 @@ pub struct Site {
     pub tiny_kernel: Option<(PathBuf, PathBuf)>,
     /// A directory that is copied over each system that is built.
     pub overlay: Option<PathBuf>,
+    /// The guest agent that systems get; none: they get none.
+    pub guestd: Option<Guestd>,
     /// Name servers of guests with a static address.
     pub dns: Vec<IpAddr>,
     /// How long a mirror may be silent.
@@ -106,6 +111,7 @@ impl Default for Site {
             debootstrap: false,
             tiny_kernel: None,
             overlay: None,
+            guestd: None,
             dns: Vec::new(),
             patience: Duration::from_secs(30),
             base_age: Duration::from_secs(7 * 86400),

@@ -46,6 +46,7 @@ mod tell;
 mod tests;
 mod works;
 
+use crate::image::Guestd;
 use entry::Entry;
 use kept::{Image, Kept, KeptRemoved};
 use std::collections::BTreeMap;
@@ -72,6 +73,8 @@ pub struct Site {
     pub interval_ms: u32,
     /// What `os` may be.
     pub systems: Vec<Box<str>>,
+    /// The guest agent of systems that are booted from here; none: nothing is said to it.
+    pub guestd: Option<Guestd>,
     /// How long a removed config can be restored, in milliseconds.
     pub keep_ms: u64,
 }

@@ -51,17 +51,20 @@ async fn debootstrap_makes_one_too() {
     requires!("debootstrap_makes_one_too": root, "debootstrap", "mke2fs", "debugfs");
     let mut bench = Bench::new();
     bench.site.debootstrap = true;
+    bench.site.guestd = bench::guestd();
     let disk = bench.volume("disk", 2048);
     let config = config(1, &[("os", "debian/bookworm"), ("keys", KEY)]);
     timed("with debootstrap", &bench, &config, &disk).await;
     is_its_own(&disk);
     let enabled = "/etc/systemd/system/multi-user.target.wants/";
-    for unit in ["systemd-networkd.service", "xvm-host-keys.service", "ssh.service"] {
+    for unit in ["systemd-networkd.service", "xvm-host-keys.service", "ssh.service", "xvm-guestd.service"] {
         assert!(
             debugfs(&disk, &format!("stat {enabled}{unit}")).contains("symlink"),
             "{unit} is not enabled"
         );
     }
+    assert!(cat(&disk, "/etc/systemd/system/xvm-guestd.service").contains("=/usr/lib/xvm/guestd/guestd "));
+    assert!(exists(&disk, "/usr/lib/xvm/guestd/libc.so.6"));
 }
 
 async fn timed(what: &str, bench: &Bench, config: &xvm_model::Config, disk: &std::path::Path) -> BootFiles {

@@ -46,7 +46,8 @@ fn image(bench: &Bench, file: &str, partitioned: bool) {
 async fn an_image_is_imported_with_its_seed() {
     requires!("an_image_is_imported_with_its_seed": root, "qemu-img", "mke2fs", "debugfs");
     for partitioned in [false, true] {
-        let bench = Bench::new();
+        let mut bench = Bench::new();
+        bench.site.guestd = bench::guestd();
         image(&bench, "cloud-1.qcow2", partitioned);
         assert!(image::systems(&bench.paths, &bench.site).contains(&"image/cloud-1".into()));
         let (small, config) =
@@ -67,6 +68,12 @@ async fn an_image_is_imported_with_its_seed() {
         assert!(seed("meta-data").contains("local-hostname: small-1"));
         assert!(seed("user-data").starts_with("#cloud-config") && seed("user-data").contains(KEY));
         assert!(seed("network-config").contains(&config.mac.to_string()));
+        let options = |who| format!("XVM_GUESTD_OPTIONS=--name {who} --forwarder tcp://10.0.2.2:5750\n");
+        assert_eq!(cat(root, "/etc/default/xvm-guestd"), options("small-1"));
+        let wants = "/etc/systemd/system/multi-user.target.wants/xvm-guestd.service";
+        assert!(bench::debugfs(root, &format!("stat {wants}")).contains("symlink"));
+        let mode = bench::debugfs(root, "stat /usr/lib/xvm/guestd/guestd");
+        assert!(mode.contains("Mode:  0755") && mode.contains("User:     0"), "{mode}");
         let blocks = bench::debugfs(root, "stats -h");
         assert!(partitioned || blocks.contains("Block count:              65536"), "grown: {blocks}");
         // a copy gets its own
@@ -83,6 +90,7 @@ async fn an_image_is_imported_with_its_seed() {
         )
         .await
         .expect("personal");
+        assert_eq!(cat(root, "/etc/default/xvm-guestd"), options("small-2"));
         assert!(seed("meta-data").contains("small-2") && seed("meta-data").contains(&twin.uuid.to_string()));
         sound(root);
         bench.is_clean();

@@ -114,12 +114,13 @@ async fn a_clone_is_somebody_else() {
 /// If this fails, a tiny system does not start.
 #[tokio::test]
 async fn a_tiny_system_boots() {
-    requires!("a_tiny_system_boots": root, "mke2fs", "busybox", "qemu-system-x86_64");
+    requires!("a_tiny_system_boots": root, "mke2fs", "busybox", "qemu-system-x86_64", "patchelf", "strip");
     let mut bench = Bench::new();
     bench.site.tiny_kernel = Some(bench::kernel());
+    bench.site.guestd = bench::guestd();
     let overlay = bench.dir.path().join("overlay");
     fs::create_dir_all(overlay.join("etc")).expect("overlay");
-    let script = "#!/bin/sh\nread -r a b < /proc/swaps; echo overlay $(grep -c vdb /proc/swaps)\n";
+    let script = "#!/bin/sh\nread -r a b < /proc/swaps; echo overlay $(grep -c vdb /proc/swaps)\n/usr/lib/xvm/guestd/guestd --version\n";
     fs::write(overlay.join("etc/rc.local"), script).expect("script");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(overlay.join("etc/rc.local"), mode).expect("mode");
@@ -129,7 +130,13 @@ async fn a_tiny_system_boots() {
     let boot = bench.build(&name, &config, &disk).await.expect("built").expect("a kernel");
     let swap = bench.dir.path().join("small-1.swap");
     let mut machine = Machine::boot(&bench, &boot, 96, &[&disk, &swap], "console");
-    for text in ["small-1 is up", "overlay 1", "small-1 has the address 10.0.2.15", "small-1 login:"] {
+    for text in [
+        "small-1 is up",
+        "overlay 1",
+        "sort (GNU coreutils)",
+        "small-1 has the address 10.0.2.15",
+        "small-1 login:",
+    ] {
         machine.wait_for(text);
     }
     machine.power_button();

@@ -27,7 +27,7 @@ impl Driver {
         name: ServerName,
         publisher: Publisher,
     ) -> anyhow::Result<Driver> {
-        let (paths, site) = (flags.paths(), flags.site());
+        let (paths, site) = (flags.paths(), flags.site()?);
         let mut place = flags.place()?;
         // the processes that export are known by this path: it must be the same in each life, however it is written
         place.run = std::fs::canonicalize(dir.path()).context("cannot find the state directory")?.join("run");
@@ -62,7 +62,7 @@ impl Driver {
             Client::with_bound(publisher.clone(), patient, super::PATIENT),
         ];
         let boot = publisher.boot();
-        let keeper_site = flags.keeper(name, boot, image::systems(&paths, &site))?;
+        let keeper_site = flags.keeper(name, boot, image::systems(&paths, &site), site.guestd.clone())?;
         let boot_port = keeper_site.boot_port;
         let defaults = Config::new(uuid::Uuid::nil());
         let known: Vec<ConfigName> = kept.configs.keys().cloned().collect();

@@ -14,7 +14,7 @@ use super::{
     BootFiles, BuildError, Builder, Paths, Site, blob,
     cage::Cage,
     edit::{self, Edit},
-    ext4,
+    ext4, guestd,
     job::Job,
     tool::{Tool, Trouble},
 };
@@ -80,6 +80,7 @@ impl Builder for Debs {
             edit::in_dir(&job.root(), &system::files(&suite.sources(job.site)))?;
             edit::in_dir(&job.root(), &self.forget())?;
             edit::in_dir(&job.root(), &self.identity(job.site, order.name, order.config))?;
+            edit::in_dir(&job.root(), &guestd::unit(job).await?)?;
             let units = ["systemd-networkd.service", "systemd-resolved.service", system::FIRST_BOOT];
             let enable =
                 Tool::new("chroot").arg(job.root()).args(["systemctl", "--quiet", "enable"]).args(units);

@@ -11,7 +11,7 @@ use std::{
     fmt::Write,
     fs, io,
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// One change; paths begin without `/`, owners are root.
@@ -25,12 +25,22 @@ pub enum Edit {
     Link(&'static str, &'static str),
     /// No such file.
     Gone(&'static str),
+    /// A copy of a file of this machine in place of what is there. Its name holds letters, digits and `._+-` alone.
+    Copy {
+        /// Where.
+        path: String,
+        /// Its mode.
+        mode: u16,
+        /// Of which file.
+        from: PathBuf,
+    },
 }
 
 impl Edit {
-    fn path(&self) -> &'static str {
+    fn path(&self) -> &str {
         match self {
             Edit::Dir(path, _) | Edit::File(path, ..) | Edit::Link(path, _) | Edit::Gone(path) => path,
+            Edit::Copy { path, .. } => path,
         }
     }
 }
@@ -68,6 +78,10 @@ fn one_in_dir(root: &Path, path: &Path, edit: &Edit) -> io::Result<()> {
             fs::write(path, text)?;
             fs::set_permissions(path, fs::Permissions::from_mode((*mode).into()))
         }
+        Edit::Copy { mode, from, .. } => {
+            fs::copy(from, path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode((*mode).into()))
+        }
         Edit::Link(_, to) => symlink(to, path),
         Edit::Dir(..) | Edit::Gone(_) => Ok(()),
     }
@@ -80,10 +94,13 @@ pub async fn in_image(cage: &Cage, image: &Fs, edits: &[Edit]) -> Result<(), Tro
     wanted.dedup();
     let dirs = directories(cage, image, &wanted).await?;
     for (i, edit) in edits.iter().enumerate() {
-        if let Edit::File(_, _, text) = edit {
-            let own = cage.dir.join(format!("edit.{i}"));
-            fs::write(&own, text).map_err(|e| Trouble::of(&own, &e))?;
-        }
+        let own = cage.dir.join(format!("edit.{i}"));
+        let made = match edit {
+            Edit::File(_, _, text) => fs::write(&own, text),
+            Edit::Copy { from, .. } => fs::copy(from, &own).map(drop),
+            _ => Ok(()),
+        };
+        made.map_err(|e| Trouble::of(&own, &e))?;
     }
     debugfs(cage, image, true, &commands(edits, &dirs)?).await?;
     // debugfs goes on after errors and ends with 0: what counts is what is there afterwards
@@ -91,6 +108,7 @@ pub async fn in_image(cage: &Cage, image: &Fs, edits: &[Edit]) -> Result<(), Tro
     let there = read(cage, image, &paths).await?;
     let bad = edits.iter().zip(there).find(|(edit, there)| match edit {
         Edit::File(_, _, text) => there.as_deref() != Some(text.as_bytes()),
+        Edit::Copy { from, .. } => fs::read(from).ok() != *there,
         Edit::Gone(_) => there.is_some(),
         Edit::Dir(..) | Edit::Link(..) => false,
     });
@@ -125,7 +143,7 @@ async fn directories<'a>(cage: &Cage, image: &Fs, paths: &[&'a str]) -> Result<V
     Ok(paths.iter().copied().filter(|p| is_dir(p)).collect())
 }
 
-/// The script of debugfs. All paths are constants of this crate. A command whose directory is missing would work in another one, so none
+/// The script of debugfs. All paths are constants of this crate, or have plain names. A command whose directory is missing would work in another one, so none
 /// such is given.
 fn commands(edits: &[Edit], dirs: &[&str]) -> Result<String, Trouble> {
     let mut text = String::new();
@@ -151,7 +169,9 @@ fn commands(edits: &[Edit], dirs: &[&str]) -> Result<String, Trouble> {
                 dirs.push(path);
                 write!(text, "mkdir {name}\n{}", owned(0o040_000, *mode))
             }
-            Edit::File(_, mode, _) => write!(text, "write edit.{i} {name}\n{}", owned(0o100_000, *mode)),
+            Edit::File(_, mode, _) | Edit::Copy { mode, .. } => {
+                write!(text, "write edit.{i} {name}\n{}", owned(0o100_000, *mode))
+            }
             Edit::Link(_, to) => writeln!(text, "symlink {name} {to}"),
             Edit::Gone(_) => Ok(()),
         };

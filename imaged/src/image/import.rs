@@ -6,7 +6,7 @@
 use super::{
     BootFiles, BuildError, Builder, Paths, Site, debs,
     edit::{self, Edit},
-    ext4,
+    ext4, guestd,
     job::Job,
     partition,
     tool::{Tool, Trouble},
@@ -60,7 +60,8 @@ impl Builder for Import {
                 return Ok(());
             };
             ext4::settle(job.cage(), &image).await?;
-            let edits = [self.forget(), self.identity(job.site, order.name, order.config)].concat();
+            let identity = self.identity(job.site, order.name, order.config);
+            let edits = [self.forget(), identity, guestd::unit(job).await?].concat();
             edit::in_image(job.cage(), &image, &edits).await
         })
         .await?;
@@ -79,14 +80,16 @@ impl Builder for Import {
     fn identity(&self, site: &Site, name: &ConfigName, config: &Config) -> Vec<Edit> {
         let text = |path, text| Edit::File(path, 0o600, text);
         let about = format!("instance-id: {}\nlocal-hostname: {name}\n", config.uuid);
-        vec![
+        let mut edits = vec![
             Edit::Dir("var/lib/cloud", 0o755),
             Edit::Dir("var/lib/cloud/seed", 0o755),
             Edit::Dir("var/lib/cloud/seed/nocloud", 0o755),
             text("var/lib/cloud/seed/nocloud/meta-data", about),
             text("var/lib/cloud/seed/nocloud/user-data", user_data(config)),
             text("var/lib/cloud/seed/nocloud/network-config", network(site, config)),
-        ]
+        ];
+        edits.extend(site.guestd.iter().flat_map(|g| g.options(name)));
+        edits
     }
 
     fn forget(&self) -> Vec<Edit> {

@@ -10,7 +10,7 @@ mod initrd;
 use super::{
     BootFiles, BuildError, Builder, Paths, Site, blob, debs,
     edit::{self, Edit},
-    ext4,
+    ext4, guestd,
     job::Job,
     tool::{Tool, Trouble},
 };
@@ -47,6 +47,7 @@ impl Builder for Tiny {
         job.stage("base", base(job, &root)).await?;
         job.stage("customise", async {
             edit::in_dir(&root, &self.identity(job.site, order.name, order.config))?;
+            edit::in_dir(&root, &guestd::program(job).await?)?;
             debs::overlay(job).await?;
             debs::locked(&root)
         })
@@ -102,7 +103,7 @@ async fn base(job: &Job<'_>, root: &Path) -> Result<(), Trouble> {
         "dev",
         "run",
         "tmp",
-        "var",
+        "var/tmp",
         "mnt",
     ] {
         fs::create_dir_all(root.join(dir)).map_err(trouble)?;
@@ -119,6 +120,7 @@ async fn base(job: &Job<'_>, root: &Path) -> Result<(), Trouble> {
         text("etc/inittab", 0o644, include_str!("tiny/inittab")),
         text("etc/rc", 0o755, include_str!("tiny/rc")),
         text("etc/getty", 0o755, include_str!("tiny/getty")),
+        text("etc/guestd", 0o755, include_str!("tiny/guestd")),
         text("etc/udhcpc", 0o755, include_str!("tiny/udhcpc")),
         text("etc/acpi/PWRF/00000080", 0o755, "#!/bin/sh\npoweroff\n"),
     ];

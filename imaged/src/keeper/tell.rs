@@ -32,7 +32,10 @@ impl Keeper {
                 port: self.site.boot_port,
                 kernel: boot.kernel.clone(),
                 initrd: boot.initrd.clone(),
-                cmdline: boot.cmdline.clone(),
+                cmdline: match &self.site.guestd {
+                    Some(guestd) => format!("{} {}", boot.cmdline, guestd.words(name)).into(),
+                    None => boot.cmdline.clone(),
+                },
             }),
             _ => None,
         }

@@ -317,6 +317,7 @@ fn keeper(life: u64, kept: Kept, now: Now) -> Keeper {
         ports: 10810..=10819,
         boot_port: 10809,
         interval_ms: 2_000,
+        guestd: None,
         systems: vec!["tiny".into(), "debian/bookworm".into()],
         keep_ms: KEEP_MS,
     };
