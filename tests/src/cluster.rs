@@ -96,7 +96,12 @@ impl Cluster {
         let path = dir.path();
         let bus = bus(path);
         let servers = agents.len();
-        let forwarder = Daemon::start("forwarder", "xvm-forwarder", &["--name", "main", &bus], path);
+        let mut args = vec!["--name", "main", &bus];
+        let guests = lab.as_ref().map(|lab| guests(&lab.address()));
+        if let Some(guests) = &guests {
+            args.extend(["--guests", guests]);
+        }
+        let forwarder = Daemon::start("forwarder", "xvm-forwarder", &args, path);
         let mut daemons = BTreeMap::new();
         for (name, flags) in agents {
             let state = path.join(&name).to_string_lossy().into_owned();
@@ -190,6 +195,12 @@ impl Cluster {
     /// The address of its forwarder.
     pub fn bus(&self) -> String {
         bus(self.dir.path())
+    }
+
+    /// Where guests on the hosts reach the forwarder.
+    #[track_caller]
+    pub fn guest_forwarder(&self) -> String {
+        guests(&self.hosts().address())
     }
 
     /// Sets the heartbeat of all servers, in seconds: what takes three heartbeats is seen soon.
@@ -294,6 +305,11 @@ fn exporters(text: &str) -> Vec<i32> {
 
 fn bus(dir: &Path) -> String {
     format!("ipc://{}/bus", dir.display())
+}
+
+/// Where a lab's guests reach the forwarder: the address is the lab's own.
+fn guests(address: &str) -> String {
+    format!("{address}:5750")
 }
 
 /// Whether something of type `fuse.xvmfs` is mounted at `root`.

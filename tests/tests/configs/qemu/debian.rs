@@ -69,6 +69,15 @@ fn a_debian_machine_boots_moves_and_powers_off() {
     xvm_tests::say(&format!("it greets by {hello}"));
     exports_agree(t, "deb-1");
 
+    // guestd came up with it, as a unit; a test runs while it moves
+    let status = wait_minutes("its guestd", || t.get("domains/deb-1/guest/status").ok());
+    assert!(status.starts_with("name deb-1\nstate up\n"), "{status}");
+    let top = t.text("domains/deb-1/guest/top");
+    assert!(["/sbin/init", "/usr/lib/xvm/guestd/guestd"].iter().all(|p| top.contains(p)), "{top}");
+    t.order("domains/deb-1/guest/run", "memory 8 20");
+    let results = || t.text("domains/deb-1/guest/results");
+    wait_for("a test that runs", || results().contains(" running ").then_some(()));
+
     let begin = Instant::now();
     t.rename("servers/ferby/domains/deb-1", "servers/gerby/domains/deb-1").expect("it moves");
     let end = t.until_end("domains/deb-1/wait");
@@ -77,6 +86,9 @@ fn a_debian_machine_boots_moves_and_powers_off() {
     xvm_tests::say(&end);
     assert_eq!(cluster.once("deb-1", "running"), "gerby");
     wait_for("it greets from there", || greeting(&address).filter(|g| *g == hello));
+    wait_minutes("the end of its test", || results().contains(" done 0 ").then_some(()));
+    let result = t.text("domains/deb-1/guest/result");
+    assert!(result.contains("\nstate done\nstatus 0\n") && result.contains("\nserver gerby\n"), "{result}");
 
     let begin = Instant::now();
     t.order("domains/deb-1/ctl", "shutdown");

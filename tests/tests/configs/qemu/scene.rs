@@ -26,11 +26,12 @@ macro_rules! requires_lab {
     };
 }
 
-/// QEMU hosts, and imaged with systems as they are.
+/// QEMU hosts, and imaged with systems as they are, and guestd in them.
 #[track_caller]
 pub fn plain_cluster(hosts: usize) -> Cluster {
     let mut cluster = Cluster::qemu(hosts, 0, |_| {});
-    cluster.imaged(&[]);
+    let guests = cluster.guest_forwarder();
+    cluster.imaged(&["--guest-forwarder", &guests]);
     cluster
 }
 
@@ -38,25 +39,25 @@ pub fn plain_cluster(hosts: usize) -> Cluster {
 #[track_caller]
 pub fn cluster(hosts: usize) -> Cluster {
     let mut cluster = Cluster::qemu(hosts, 0, |_| {});
-    let overlay = cluster.dir().join("overlay");
-    std::fs::create_dir_all(overlay.join("etc")).expect("a folder in the scratch folder");
-    let script = overlay.join("etc/rc.local");
-    std::fs::write(&script, include_str!("writer.sh")).expect("a file in the scratch folder");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("our own file");
-    let kernel = Lab::kernel();
-    let at = |file: &str| kernel.join(file).to_string_lossy().into_owned();
-    let overlay = overlay.to_string_lossy().into_owned();
-    cluster.imaged(&[
-        "--tiny-kernel",
-        &at("vmlinuz"),
-        "--tiny-initrd",
-        &at("modules"),
-        "--overlay",
-        &overlay,
-    ]);
+    tiny(&mut cluster, include_str!("writer.sh"), &[]);
     // guests that boot side by side are an overload, and nothing here is to move by itself
     cluster.tree.order("ctl", "balance off");
     cluster
+}
+
+/// Starts imaged, with more flags, whose tiny systems boot and run a script.
+#[track_caller]
+pub fn tiny(cluster: &mut Cluster, script: &str, flags: &[&str]) {
+    let overlay = cluster.dir().join("overlay");
+    std::fs::create_dir_all(overlay.join("etc")).expect("a folder in the scratch folder");
+    let file = overlay.join("etc/rc.local");
+    std::fs::write(&file, script).expect("a file in the scratch folder");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    let kernel = Lab::kernel();
+    let at = |file: &str| kernel.join(file).to_string_lossy().into_owned();
+    let (vmlinuz, modules, overlay) = (at("vmlinuz"), at("modules"), overlay.to_string_lossy().into_owned());
+    let own = ["--tiny-kernel", &vmlinuz, "--tiny-initrd", &modules, "--overlay", &overlay];
+    cluster.imaged(&[&own, flags].concat());
 }
 
 /// As [`xvm_tests::wait_for`], for what waits for heartbeats that do not come and then for a guest that boots, all without KVM.
