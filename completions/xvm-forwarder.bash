@@ -23,12 +23,16 @@ _xvm__forwarder() {
 
     case "${cmd}" in
         xvm__forwarder)
-            opts="-h -V --name --insecure --help --version"
+            opts="-h -V --guests --name --insecure --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --guests)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -4,10 +4,14 @@
 //! publishers ==> XSUB (port)  --relay-->  XPUB (port + 1) ==> subscribers
 //!                    <------subscriptions------
 //! ```
+//! Guests may have a second pair of sockets, through which nothing passes but what is theirs (`gate`).
+//!
 //! It keeps nothing: killed and started anew, it is the same to everyone. A thread owns its sockets; see `relay`.
 
 mod bind;
 mod flags;
+mod gate;
+mod meter;
 mod relay;
 
 pub use bind::BindError;
@@ -17,7 +21,8 @@ use crate::{
     Endpoint,
     wake::{self, Waker},
 };
-use relay::{Meter, Relay};
+use meter::Meter;
+use relay::Relay;
 use std::{
     future::Future,
     sync::{
@@ -33,6 +38,8 @@ use xvm_model::{Counters, ServerName};
 pub struct Config {
     /// Where it listens; port 0 takes two free ports, see [`Forwarder::endpoint`].
     pub listen: Endpoint,
+    /// Where guests reach it, if they have sockets of their own: through them nothing passes but what is theirs.
+    pub guests: Option<Endpoint>,
     /// Its name, in the topic `forwarder.NAME`.
     pub name: ServerName,
     /// Whether others than this machine may reach it, though nothing is protected yet.
@@ -44,6 +51,7 @@ impl Config {
     pub fn local() -> Self {
         Config {
             listen: Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 },
+            guests: None,
             name: ServerName::parse("main").expect("a valid name"),
             insecure: false,
         }
@@ -53,6 +61,7 @@ impl Config {
 /// A forwarder that runs; it ends when this is dropped, its ipc files with it.
 pub struct Forwarder {
     endpoint: Endpoint,
+    guests: Option<Endpoint>,
     meter: Arc<Meter>,
     waker: Waker,
     stop: Arc<AtomicBool>,
@@ -63,19 +72,25 @@ impl Forwarder {
     /// Listens, and starts the thread.
     pub fn start(config: Config) -> Result<Self, BindError> {
         let context = zmq::Context::new();
-        let bound = bind::bind(&context, &config)?;
+        let (bound, guests_bound) = bind::bind_all(&context, &config)?;
         let failed = |e: std::io::Error| BindError::new(&config.listen, e);
         let (waker, sleeper) = wake::pair().map_err(failed)?;
         let (meter, stop) = (Arc::<Meter>::default(), Arc::<AtomicBool>::default());
-        let endpoint = bound.endpoint.clone();
-        let relay = Relay::new(bound, config.name.clone(), meter.clone(), stop.clone(), sleeper);
+        let (endpoint, guests) = (bound.endpoint.clone(), guests_bound.as_ref().map(|g| g.endpoint.clone()));
+        let relay =
+            Relay::new(bound, guests_bound, config.name.clone(), meter.clone(), stop.clone(), sleeper);
         let thread = std::thread::Builder::new().name("xvm-relay".into()).spawn(move || relay.run());
-        Ok(Forwarder { endpoint, meter, waker, stop, thread: Some(thread.map_err(failed)?) })
+        Ok(Forwarder { endpoint, guests, meter, waker, stop, thread: Some(thread.map_err(failed)?) })
     }
 
     /// Where it listens: what publishers and subscribers are told.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Where guests reach it.
+    pub fn guests(&self) -> Option<&Endpoint> {
+        self.guests.as_ref()
     }
 
     /// What it has done.
@@ -105,6 +120,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let forwarder = Forwarder::start(config)?;
     tracing::info!("the forwarder listens at {}", forwarder.endpoint());
     tracing::warn!("the bus is not protected: whoever reaches this address can control all domains");
+    if let Some(guests) = forwarder.guests() {
+        tracing::info!("guests reach the forwarder at {guests}, and nothing else through it");
+    }
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot tell systemd that the forwarder is ready: {e}");
     }

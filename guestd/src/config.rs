@@ -82,7 +82,8 @@ Exit status:
   1  could not start, or could not go on; the sentence on standard error says why
   2  a wrong flag
 
-The bus is not protected yet: whoever reaches the forwarder can order tests. Let guests reach it in a network that you trust alone.";
+The bus is not protected yet: whoever reaches a forwarder commands the cluster. Give guests the address that xvm-forwarder(8) has for them \
+(--guests), through which nothing passes but what is theirs. There one guest can still speak as another.";
 
 /// xvm's guest agent
 #[derive(Debug, Clone, Default, Parser)]

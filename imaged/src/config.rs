@@ -26,8 +26,8 @@ Examples:
       keep configs below /var/lib/xvm/imaged, exported to the servers of that network
   imaged --store lvm:vg0 --configs /srv/xvm/configs
       volumes are logical volumes of the group vg0
-  imaged --guest-forwarder 10.1.0.1
-      new machines run guestd, which tells a forwarder at that address how they are
+  imaged --guest-forwarder 10.1.0.1:5760
+      new machines run guestd, which tells the forwarder of `xvm-forwarder --guests 10.1.0.1:5760` how they are
 
 Files:
   CONFIGS/NAME.toml      a config, see xvm-config(5)
@@ -56,8 +56,8 @@ With a store of LVM, and on servers that import disks as block devices (Xen), se
 own LVM does not look into guests' disks.
 
 Neither the bus nor the exports are protected yet: whoever reaches an export and knows its name can use the disk. Keep both on the \
-loopback or in a network that you trust and that guests cannot reach. A forwarder that guests reach lets them order whatever anybody \
-may order: give --guest-forwarder where you trust all guests.";
+loopback or in a network that you trust and that guests cannot reach. Let --guest-forwarder name the \
+address that xvm-forwarder(8) has for guests (--guests): at its other one they could command the cluster.";
 
 /// xvm's image agent
 #[derive(Debug, Clone, Parser)]

@@ -297,6 +297,9 @@ pub struct Counters {
     pub bytes: u64,
     /// Messages that were dropped because they were not of the bus's form.
     pub malformed: u64,
+    /// Messages of guests that were dropped because guests may not say them.
+    #[serde(default)]
+    pub refused: u64,
     /// Subscriptions and their ends.
     pub subscriptions: u64,
     /// Milliseconds since its start.

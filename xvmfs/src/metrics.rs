@@ -225,6 +225,12 @@ const FORWARDER: &[ForwarderRow] = &[
         "Messages that the forwarder dropped for their form.",
         |c| c.malformed,
     ),
+    (
+        "xvm_forwarder_refused_total",
+        "counter",
+        "Messages that guests may not say, and the forwarder dropped.",
+        |c| c.refused,
+    ),
     ("xvm_forwarder_subscriptions_total", "counter", "Subscriptions and their ends.", |c| c.subscriptions),
     ("xvm_forwarder_uptime_seconds", "gauge", "Time since the forwarder's start.", |c| c.uptime / 1000),
 ];

@@ -70,10 +70,17 @@ impl Drop for Files {
     }
 }
 
+/// Listens where the configuration says: for all, and for guests if they have sockets of their own.
+pub(super) fn bind_all(context: &Context, config: &Config) -> Result<(Bound, Option<Bound>), BindError> {
+    let all = bind(context, &config.listen, config.insecure)?;
+    // little passes there, so other machines may reach it: guests are such
+    let guests = config.guests.as_ref().map(|guests| bind(context, guests, true)).transpose()?;
+    Ok((all, guests))
+}
+
 /// Listens on both sides.
-pub(super) fn bind(context: &Context, config: &Config) -> Result<Bound, BindError> {
-    let listen = &config.listen;
-    if !config.insecure && !listen.is_local() {
+fn bind(context: &Context, listen: &Endpoint, open: bool) -> Result<Bound, BindError> {
+    if !open && !listen.is_local() {
         return Err(BindError {
             listen: listen.to_string(),
             why: "other machines could reach it, and the bus is not protected; --insecure allows it, loopback and ipc:// need nothing"

@@ -32,6 +32,13 @@ pub struct Flags {
     /// free ports and says which. The daemons are given the same address.
     #[arg(value_name = "LISTEN", default_value = "tcp://127.0.0.1:5750")]
     pub listen: Endpoint,
+    /// Where guests reach it, through two more sockets that pass nothing but what is a guest's
+    ///
+    /// guestd(8) is given this address. What guests say there passes only when it is theirs (heartbeats, results, processes, answers),
+    /// and they hear only orders to guests: whoever has a guest can neither see nor command servers, configs and domains. One guest can
+    /// still speak as another. Other machines may reach this address without --insecure.
+    #[arg(long, value_name = "LISTEN")]
+    pub guests: Option<Endpoint>,
     /// Its name on the bus [default: the host's name]
     ///
     /// 1 to 64 letters, digits, '-', '.' or '_'. Two forwarders of one cluster need two names.
@@ -54,7 +61,7 @@ impl Flags {
         };
         let name = self.name.or_else(host);
         let name = name.unwrap_or_else(|| ServerName::parse("main").expect("a valid name"));
-        Config { listen: self.listen, name, insecure: self.insecure }
+        Config { listen: self.listen, guests: self.guests, name, insecure: self.insecure }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod forwarder;
+mod gate;
 mod kit;
 mod link;
 mod memory;

@@ -8,7 +8,7 @@ use xvm_bus::Endpoint;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options for guests")]
 pub(super) struct GuestArgs {
-    /// Where guests reach a forwarder; several may be given. With it new images have guestd(8), which finds name and forwarder on the
+    /// Where guests reach a forwarder (its --guests); several may be given. With it new images have guestd(8), which finds name and forwarder on the
     /// kernel's command line
     #[arg(long, value_name = "ENDPOINT", value_parser = Endpoint::parse)]
     guest_forwarder: Vec<Endpoint>,
