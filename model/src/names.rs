@@ -121,6 +121,11 @@ name!(
     GroupName, "group", host_like, HOST_RULE
 );
 
+name!(
+    /// A schedule of tests.
+    TestName, "test", host_like, HOST_RULE
+);
+
 impl ConfigName {
     /// The domain that this config defines.
     pub fn domain(&self) -> DomainName {

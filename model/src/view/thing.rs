@@ -2,9 +2,9 @@
 
 use super::View;
 use crate::round::RoundId;
-use crate::{ConfigName, DomainName, ServerName};
+use crate::{ConfigName, DomainName, ServerName, TestName};
 
-/// A server, a domain, a round of help or a config.
+/// A server, a domain, a round of help, a config or a schedule of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
     /// A server of the view.
@@ -15,6 +15,8 @@ pub enum Thing {
     Round(RoundId),
     /// A config of the view.
     Config(ConfigName),
+    /// A schedule of tests, which no view holds.
+    Test(TestName),
 }
 
 /// A number of 48 bits, never 0, from the kind and the name (FNV-1a, folded). Two of 100,000 names share one with a probability of
@@ -25,6 +27,7 @@ pub fn thing_id(thing: &Thing) -> u64 {
         Thing::Domain(n) => (b'd', n.as_str()),
         Thing::Round(id) => (b'r', &**id),
         Thing::Config(n) => (b'c', n.as_str()),
+        Thing::Test(n) => (b't', n.as_str()),
     };
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in std::iter::once(kind).chain(name.bytes()) {
