@@ -17,7 +17,7 @@ TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit lib
 DAEMONS = xvmfs agentd imaged guestd xvm-forwarder
 TOOLS = xvm-sim
 
-.PHONY: build demo test check bench install clean deps deps-demo deps-test man
+.PHONY: build demo test check bench evaluation install clean deps deps-demo deps-test man
 
 build: deps
 	$(CARGO) build --release --bins
@@ -40,6 +40,10 @@ bench: deps-test
 	$(CARGO) bench --package xvm-sim
 	@if ls $(LOADS)/*.tar.gz > /dev/null 2>&1; then target/release/xvm-sim $(LOADS)/*.tar.gz; \
 		else echo "SKIP xvm-sim: no recorded loads in $(LOADS) (LOADS=DIR names them)"; fi
+
+# what balancing brings: sixteen tests on one of four simulated servers, without it and with it; some four minutes
+evaluation: deps
+	$(CARGO) run --release --package xvm-tests --bin evaluation
 
 man:
 	$(CARGO) xtask man

@@ -72,7 +72,7 @@ mkdir -p "$run/kerby/configs"
 printf 'os = "tiny"\nmemory = 64\nswap = 16\ndisk = 64\naddress = "dhcp"\n' > "$run/kerby/configs/defaults.toml"
 start kerby imaged --name kerby --forwarder "$bus" --state "$run/kerby" --boot-port $port --ports $((port + 1))-$((port + 49)) 9>&-
 start guests guestd --simulated --forwarder "$bus" --heartbeat 1 9>&-
-start xvmfs xvmfs --foreground "$bus" "$mount" 9>&-
+start xvmfs xvmfs --foreground "$bus" "$mount" -o tests="$run/tests" 9>&-
 for t in $(seq 200); do
     [ "$(ls "$mount/domains" "$mount/servers" 2>/dev/null | grep -c "^small-\|erby$")" = 8 ] && grep -q "^images kerby up" "$mount/status" && break
     [ -d "/proc/$(cat "$run/xvmfs.pid")" ] || fail "xvmfs ended"
@@ -93,6 +93,8 @@ cat <<EOF
     for i in 1 2 3 4 5; do echo load 100 300 > $mount/domains/small-\$i/ctl; done    # five busy domains, four CPUs:
     cat $mount/help/*/outcome                                                        # one moves by itself within some 10 s
     echo fibonacci 40 > $mount/domains/small-1/guest/run; cat $mount/domains/small-1/guest/result
+    mkdir $mount/tests/evening; echo '0 small-* image 512' > $mount/tests/evening/schedule
+    echo start > $mount/tests/evening/ctl; cat $mount/tests/evening/wait $mount/tests/evening/results
     mkdir $mount/configs/small-6; cat $mount/configs/small-6/wait                    # a machine is made,
     echo start > $mount/configs/small-6/ctl; cat $mount/configs/small-6/wait          # and runs
 

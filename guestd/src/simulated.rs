@@ -8,9 +8,11 @@
 //! | `guest` | one guest |
 //! | `work` | how far a test is |
 //! | `demand` | telling what it wants |
+//! | `wishes` | what all want, until servers have measured what they get |
 
 mod demand;
 mod guest;
+mod wishes;
 mod work;
 
 use crate::agent::Settings;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use wishes::Wishes;
 use xvm_bus::{BusConfig, Client, Clock, Endpoint, Incoming, Publisher, Receiver};
 use xvm_model::{Body, Boot, ClientName, DomainName, HypervisorKind, Mono, Ratio, Sender, Topic, View};
 
@@ -62,6 +65,7 @@ pub async fn run(plan: Plan, ready: impl FnOnce(), shutdown: impl Future<Output 
     ready();
     tokio::pin!(shutdown, hears);
     let mut guests: BTreeMap<DomainName, Tasks> = BTreeMap::new();
+    let wishes = Wishes::default();
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
@@ -70,10 +74,16 @@ pub async fn run(plan: Plan, ready: impl FnOnce(), shutdown: impl Future<Output 
             _ = look.tick() => {}
         }
         let there = domains(&view.borrow(), clock.mono());
-        guests.retain(|name, _| there.contains(name));
+        guests.retain(|name, _| {
+            let stays = there.contains(name);
+            if !stays {
+                wishes.forget(name);
+            }
+            stays
+        });
         for name in there {
             if !guests.contains_key(&name) && guests.len() < GUESTS_MAX {
-                let tasks = begin(&plan, &name, &view, &client)?;
+                let tasks = begin(&plan, &name, &view, &client, &wishes)?;
                 guests.insert(name, tasks);
             }
         }
@@ -122,6 +132,7 @@ fn begin(
     name: &DomainName,
     view: &watch::Receiver<Arc<View>>,
     client: &Client,
+    wishes: &Wishes,
 ) -> anyhow::Result<Tasks> {
     let clock = Clock::system();
     let (publisher, receiver) = xvm_bus::connect(BusConfig {
@@ -133,9 +144,9 @@ fn begin(
     })?;
     let allowed = Allowed::new("guestd".into(), false);
     let settings = Settings { name: name.clone(), interval_ms: plan.interval_ms, allowed };
-    let (wanted, wishes) = watch::channel(Ratio::ZERO);
+    let (wanted, told) = watch::channel(Ratio::ZERO);
     let mut tasks = JoinSet::new();
-    tasks.spawn(demand::tell(name.clone(), client.clone(), view.clone(), wishes));
-    tasks.spawn(Guest::new(settings, publisher, view.clone(), wanted).live(receiver));
+    tasks.spawn(demand::tell(name.clone(), client.clone(), view.clone(), told));
+    tasks.spawn(Guest::new(settings, publisher, view.clone(), wanted, wishes.clone()).live(receiver));
     Ok(Tasks { _tasks: tasks })
 }

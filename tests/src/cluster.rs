@@ -38,7 +38,7 @@ impl Cluster {
             .map(|(name, flags)| ((*name).to_owned(), flags.iter().map(|f| (*f).to_owned()).collect()));
         let domains: usize =
             servers.iter().map(|(_, flags)| flags.iter().filter(|f| **f == "--domain").count()).sum();
-        Self::start(dir, agents.collect(), None, domains, &[])
+        Self::start(dir, agents.collect(), None, domains)
     }
 
     /// ferby, gerby and herby with four CPUs, a heartbeat each 0.2 s, and small-1 to small-5 dealt out among them.
@@ -80,19 +80,13 @@ impl Cluster {
             }
             agents.push((host.clone(), flags));
         }
-        let cluster = Self::start(dir, agents, Some(lab), domains, &[]);
+        let cluster = Self::start(dir, agents, Some(lab), domains);
         cluster.heartbeat("0.5");
         cluster
     }
 
     #[track_caller]
-    fn start(
-        dir: TempDir,
-        agents: Vec<(String, Vec<String>)>,
-        lab: Option<Lab>,
-        domains: usize,
-        mount: &[&str],
-    ) -> Cluster {
+    fn start(dir: TempDir, agents: Vec<(String, Vec<String>)>, lab: Option<Lab>, domains: usize) -> Cluster {
         let path = dir.path();
         let bus = bus(path);
         let servers = agents.len();
@@ -115,9 +109,8 @@ impl Cluster {
         std::fs::create_dir(&root).expect("a folder in the scratch folder");
         let tree = Tree::new(&root, calls.clone());
         let at = root.to_string_lossy().into_owned();
-        let mut args = vec!["--foreground", &bus, &at];
-        args.extend(mount);
-        let mount = Daemon::start("xvmfs", "xvmfs", &args, path);
+        let tests = format!("tests={}", path.join("tests").display());
+        let mount = Daemon::start("xvmfs", "xvmfs", &["--foreground", &bus, &at, "-o", &tests], path);
         let mut cluster = Cluster { tree, mount, images: None, agents: daemons, forwarder, lab, calls, dir };
         cluster.mounted();
         wait_for("a mount that hears the forwarder", || {

@@ -9,12 +9,14 @@
 //! | `events.rs` | an open `events` file |
 //! | `probe.rs` | a reader that never rests while something breaks |
 //! | `cluster.rs` | forwarder, agents and mount together, simulated or on hosts of a lab |
+//! | `evaluation.rs` | the same tests without and with balancing |
 //! | `lab.rs` | libvirt hosts in namespaces, `tests/lab/hosts.sh` |
 //! | `shell.rs` | other people's programs |
 
 pub mod calls;
 pub mod cluster;
 pub mod daemon;
+pub mod evaluation;
 pub mod events;
 pub mod lab;
 pub mod probe;

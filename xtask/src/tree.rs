@@ -5,6 +5,7 @@ use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, SERVER_VERBS, Verb};
 use xvm_model::failure::Code;
 use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
+use xvm_model::schedule::SCHEDULE_VERBS;
 use xvmfs::row::Kind;
 use xvmfs::tables::cluster::DIRECTORIES;
 
@@ -34,11 +35,12 @@ pub fn page() -> String {
             "domains/NAME/guest" => "FILES OF A GUEST",
             "help/ROUND" => "FILES OF A ROUND OF HELP",
             "configs/NAME" => "FILES OF A CONFIG",
+            "tests/NAME" => "FILES OF A SCHEDULE OF TESTS",
             _ => "FILES OF THE ROOT",
         });
         for row in *rows {
             let access = match row.kind {
-                Kind::Setting(..) | Kind::Key(_) => " (read, write)",
+                Kind::Setting(..) | Kind::Schedule(_) | Kind::Key(_) => " (read, write)",
                 Kind::Ctl => " (read, write: commands)",
                 Kind::Lines(..) => " (read, write: lines)",
                 _ => "",
@@ -61,6 +63,7 @@ pub fn page() -> String {
     verbs(&mut p, "domains/NAME/ctl", DOMAIN_VERBS);
     verbs(&mut p, "domains/NAME/guest/ctl", GUEST_VERBS);
     verbs(&mut p, "configs/NAME/ctl", CONFIG_VERBS);
+    verbs(&mut p, "tests/NAME/ctl", SCHEDULE_VERBS);
     p.subsection("mv servers/A/domains/D servers/B/domains/")
         .text("migrates the domain D from A to B, like migrate B in its ctl.");
     p.subsection("mkdir configs/NAME").text(
@@ -73,6 +76,18 @@ pub fn page() -> String {
          Nothing else removes: rm -rf, find -delete and the like fail on the files of the directory, and a program that has tried to \
          remove one of them cannot remove the directory any more (EPERM). A refusal stands in the file error of the config and of the \
          root.",
+    );
+    p.subsection("mkdir tests/NAME, rmdir tests/NAME")
+        .text("makes and removes a schedule of tests; one whose tests run is not removed (EBUSY).");
+    p.section("TESTS").text(
+        "A schedule says which tests run when in which guests: write it to tests/NAME/schedule, then start in its ctl. Lines are carried \
+         out when their time has come, in each domain whose guestd is heard then and that the pattern names; in one domain one after \
+         the other. A test is ordered once: when its guest is started anew, or is not heard for a minute, its end is unknown and it is not \
+         repeated. cancel orders nothing more and ends what runs, and what waits there besides. Results say where each domain was at the \
+         beginning and at the end, so the same schedule with balance on and off tells what balancing brings: paste(1) lays two summaries \
+         side by side. Schedules and their results are the mount's own; they are kept where its option tests= says, and one that was being \
+         carried out when the mount ended is interrupted. At the end there is an event at the root: TIME tests NAME STATE: N of M tests done \
+         in SECONDS s.",
     );
     p.section("CONFIGS").text(
         "A config is the definition of a domain with its volumes. start in its ctl runs it: the server gets a lease, which is the right to \
@@ -205,9 +220,9 @@ fn verbs<C>(p: &mut Page, path: &str, verbs: &[Verb<C>]) {
 fn meaning(code: Code) -> &'static str {
     match code {
         Code::Permission => {
-            "This cannot be done here at all: the tree has no files to make, remove or rename but configs; or the domain is pinned elsewhere, or one of its groups forbids it."
+            "This cannot be done here at all: the tree has no files to make, remove or rename but configs and schedules of tests; or the domain is pinned elsewhere, or one of its groups forbids it."
         }
-        Code::NoEntry => "No such server, domain, config or file.",
+        Code::NoEntry => "No such server, domain, config, schedule or file.",
         Code::Io => {
             "The hypervisor, or a tool that makes volumes and images, said no; the sentence holds its words."
         }

@@ -5,6 +5,7 @@
 
 use crate::refusals::Refusals;
 use crate::row::{Place, Scene, Subject};
+use crate::schedules::Schedules;
 use crate::stream::Streams;
 use crate::tops::Tops;
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub struct Cluster {
     streams: Streams,
     /// Guests whose processes are read.
     tops: Tops,
+    /// Schedules of tests.
+    schedules: Schedules,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,6 +67,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Cluster {
     /// An empty cluster that speaks through `publisher` and `client`; `forwarders` are the addresses, for sentences.
     pub fn new(publisher: Publisher, client: Client, clock: Clock, forwarders: String) -> Arc<Self> {
+        Self::with_schedules(publisher, client, clock, forwarders, Schedules::default())
+    }
+
+    /// The same with schedules of tests that were kept.
+    pub fn with_schedules(
+        publisher: Publisher,
+        client: Client,
+        clock: Clock,
+        forwarders: String,
+        schedules: Schedules,
+    ) -> Arc<Self> {
         Arc::new(Cluster {
             view: ArcSwap::from_pointee(View::default()),
             changed: watch::Sender::new(0),
@@ -78,6 +92,7 @@ impl Cluster {
             parting: tokio::sync::Mutex::default(),
             streams: Streams::default(),
             tops: Tops::default(),
+            schedules,
         })
     }
 
@@ -104,6 +119,16 @@ impl Cluster {
     /// Guests whose processes are read.
     pub fn tops(&self) -> &Tops {
         &self.tops
+    }
+
+    /// Schedules of tests.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
+    }
+
+    /// Wakes who waits for a change: of something that no view holds.
+    pub fn touch(&self) {
+        self.changed.send_modify(|n| *n += 1);
     }
 
     /// Days of load.
@@ -163,6 +188,7 @@ impl Cluster {
             Place::Guest(name) => Subject::Guest(name.clone(), view.guest(name.as_str(), now.mono)?.clone()),
             Place::Round(id) => Subject::Round(view.round(id)?.clone()),
             Place::Config(name) => Subject::Config(view.config(name.as_str())?.clone()),
+            Place::Test(name) => Subject::Test(Box::new(self.schedules.get(name.as_str())?)),
         };
         Some(Scene { cluster: self, view, now, thing })
     }
@@ -282,7 +308,7 @@ impl Cluster {
         self.view.store(Arc::new(view));
         events.iter().for_each(|e| self.note_wrong(e));
         self.streams.tell(&events);
-        self.changed.send_modify(|n| *n += 1);
+        self.touch();
     }
 }
 

@@ -37,6 +37,7 @@ struct Flags {
     /// uid=N, gid=N: whose the files are; else who mounts.
     /// configs=MODE: the mode of the directory configs, in octal; 755 when it is not given. With 1777 everybody makes configs and
     /// removes their own, with 1770 and gid= those of a group.
+    /// tests=DIR: where schedules of tests and their results are kept; without it they go with the mount.
     /// client=NAME: our name on the bus; else one is made of the host's name and a number.
     /// dev, nodev, suid, nosuid, exec, noexec, atime, noatime, sync, async, dirsync: as in mount(8).
     /// What only fstab(5) and systemd use (auto, noauto, user, nofail, _netdev, x-...) is accepted; default_permissions and
@@ -92,6 +93,8 @@ pub struct Config {
     pub owner: (u32, u32),
     /// The mode of the directory `configs`.
     pub configs_mode: u16,
+    /// Where schedules of tests are kept.
+    pub tests: Option<PathBuf>,
     /// Our name on the bus.
     pub client: ClientName,
     /// Whether to stay in the foreground.
@@ -119,6 +122,7 @@ impl Config {
             mountpoint: flags.mountpoint,
             owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             configs_mode: crate::tree::CONFIGS_MODE,
+            tests: None,
             client: default_client(),
             foreground: flags.foreground,
             ready: flags.ready,
@@ -150,6 +154,12 @@ impl Config {
                     format!("cannot use the option {option}: it is no mode from 0 to 1777, in octal")
                 })?;
             }
+            ("tests", Some(dir)) => {
+                // in the background the working directory is another
+                let dir = std::path::absolute(dir);
+                let dir = dir.map_err(|e| format!("cannot use the option {option}: {e}"))?;
+                self.tests = Some(dir);
+            }
             ("client", Some(name)) => {
                 self.client =
                     ClientName::parse(name).map_err(|e| format!("cannot use the option {option}: {e}"))?;
@@ -159,7 +169,7 @@ impl Config {
             (key, _) if is_ignored(key) => {}
             _ => {
                 return Err(format!(
-                    "cannot use the option {option}: it is unknown; allowed are {}, allow_other, allow_root, uid=N, gid=N, configs=MODE, client=NAME, and those of fstab",
+                    "cannot use the option {option}: it is unknown; allowed are {}, allow_other, allow_root, uid=N, gid=N, configs=MODE, tests=DIR, client=NAME, and those of fstab",
                     FLAGS.join(", ")
                 ));
             }

@@ -305,12 +305,12 @@ impl Filesystem for Fs {
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        if !self.tree.holds_configs(parent.0) {
+        let Some(what) = self.tree.holds(parent.0) else {
             return reply.error(self.refuse(parent, "make the directory", name));
-        }
+        };
         let (fs, name, who) = (self.clone(), name.to_string_lossy().into_owned(), who(req));
         self.rt.spawn(async move {
-            let made = fs.tree.make_dir(&name, who, mode & !umask).await;
+            let made = fs.tree.make_dir(what, &name, who, mode & !umask).await;
             match made.and_then(|ino| fs.tree.attr(ino)) {
                 Ok(attr) => {
                     let file = fs.file_attr(attr);
@@ -327,19 +327,18 @@ impl Filesystem for Fs {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let config = name.to_str().filter(|_| self.tree.holds_configs(parent.0));
-        let Some(name) = config else {
+        let (Some(what), Some(name)) = (self.tree.holds(parent.0), name.to_str()) else {
             return reply.error(self.refuse(parent, "remove the directory", name));
         };
         let dir = self.tree.lookup(parent.0, name).map(|attr| attr.ino);
         if dir.as_ref().is_ok_and(|dir| self.handles.removers.has_tried(*dir, req.pid())) {
-            let why = "this program has tried to remove its files first; only rmdir(1) removes a config";
-            let what = format!("remove the directory configs/{name}");
+            let why = "this program has tried to remove its files first; only rmdir(1) removes it";
+            let what = format!("remove the directory {}/{name}", self.tree.path(parent.0));
             return reply.error(errno(&self.tree.refuse(dir.unwrap_or(parent.0), &what, why)));
         }
         let (tree, name) = (self.tree.clone(), name.to_owned());
         self.rt.spawn(async move {
-            match tree.remove_dir(&name).await {
+            match tree.remove_dir(what, &name).await {
                 Ok(()) => reply.ok(),
                 Err(failure) => reply.error(errno(&failure)),
             }

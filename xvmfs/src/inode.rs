@@ -11,7 +11,7 @@
 
 use xvm_model::round::RoundId;
 use xvm_model::view::thing_id;
-use xvm_model::{ConfigName, DomainName, ServerName, Thing};
+use xvm_model::{ConfigName, DomainName, ServerName, TestName, Thing};
 
 /// The inode number of the mount's root.
 pub const ROOT: u64 = 1;
@@ -34,6 +34,8 @@ pub enum TableId {
     Config = 6,
     /// `domains/NAME/guest`: the thing is the domain.
     Guest = 7,
+    /// `tests/NAME`.
+    Test = 8,
 }
 
 /// An inode number taken apart.
@@ -71,6 +73,7 @@ impl Inode {
             5 => TableId::Round,
             6 => TableId::Config,
             7 => TableId::Guest,
+            8 => TableId::Test,
             _ => return None,
         };
         let row = ((number >> 48 & 0xff) as u8).checked_sub(1);
@@ -102,6 +105,11 @@ impl Inode {
         Inode { table: TableId::Config, row, thing: thing_id(&Thing::Config(name.clone())) }
     }
 
+    /// `tests/NAME` or a file in it.
+    pub fn test(name: &TestName, row: Option<u8>) -> Self {
+        Inode { table: TableId::Test, row, thing: thing_id(&Thing::Test(name.clone())) }
+    }
+
     /// The link to a domain in a server's directory.
     pub fn link(name: &DomainName) -> Self {
         Inode { table: TableId::Link, row: None, thing: thing_id(&Thing::Domain(name.clone())) }
@@ -120,8 +128,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..7, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
-            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config, TableId::Guest][table];
+        fn numbers_are_taken_apart_as_they_were_made(table in 0usize..8, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
+            let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config, TableId::Guest, TableId::Test][table];
             let inode = Inode { table, row, thing };
             prop_assert_eq!(Inode::parse(inode.number()), Some(inode));
         }

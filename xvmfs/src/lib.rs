@@ -7,6 +7,7 @@
 //! | [`rights`] | whose a directory is, as `chown` and `chmod` on a config say |
 //! | [`tree`] | lookup, listing, attributes, open: the tree without FUSE |
 //! | [`cluster`] | what the mount knows, and the task that feeds it from the bus |
+//! | [`schedules`] | schedules of tests: this mount's own, and the task that carries them out |
 //! | [`orders`] | from a line in a file to the answer of the daemon that carries it out |
 //! | [`stream`] | open `events` files |
 //! | [`tops`] | guests whose processes are read, and how they are asked |
@@ -30,6 +31,7 @@ pub mod refusals;
 pub mod rights;
 pub mod row;
 pub mod run;
+pub mod schedules;
 pub mod stream;
 pub mod tables;
 pub mod tops;

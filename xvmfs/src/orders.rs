@@ -6,6 +6,7 @@
 mod balance;
 mod configs;
 mod guest;
+mod test;
 
 use crate::cluster::Cluster;
 use crate::handle::value::VALUE_MAX;
@@ -16,6 +17,7 @@ use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, pa
 use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
 use xvm_model::placement::{best_destination, check_destination};
+use xvm_model::schedule::SCHEDULE_VERBS;
 use xvm_model::{
     Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Reply, Server,
     ServerName, Shown,
@@ -79,6 +81,7 @@ impl Cluster {
             }
             Place::Domain(_) => self.order_domain(place, parse_line(DOMAIN_VERBS, line)?).await,
             Place::Guest(name) => self.order_guest(name, parse_line(GUEST_VERBS, line)?).await,
+            Place::Test(name) => self.order_test(name, parse_line(SCHEDULE_VERBS, line)?),
         }
     }
 
@@ -117,6 +120,9 @@ impl Cluster {
             let command = command
                 .map_err(|why| Failure::invalid(format!("cannot run {} in {name}: {why}", quote(text))))?;
             return self.order_guest(name, command).await;
+        }
+        if let (Place::Test(name), Kind::Schedule(_)) = (place, &row.kind) {
+            return self.schedules().set(name, text, self.now().wall);
         }
         let (server, order) = {
             let scene = self.scene(place).ok_or_else(|| gone(place))?;
@@ -238,6 +244,7 @@ impl Cluster {
         match &scene.thing {
             Subject::Cluster | Subject::Round(_) => Some(String::new()),
             Subject::Guest(name, guest) => crate::tables::guest::result(&scene, name, guest),
+            Subject::Test(entry) => crate::tables::test::outcome(entry),
             Subject::Server(s) if crate::tables::server::is_idle(&scene, s) => {
                 Some(crate::tables::server::outcomes(&scene, s))
             }

@@ -39,7 +39,7 @@ pub fn of(view: &View, place: &Place, now: Mono) -> Option<Rights> {
             let domain = view.domain(name.as_str(), now)?.domain;
             Some(config).filter(|c| c.uuid == domain.uuid)?
         }
-        Place::Cluster | Place::Server(_) | Place::Round(_) => return None,
+        Place::Cluster | Place::Server(_) | Place::Round(_) | Place::Test(_) => return None,
     };
     Some(config.rights)
 }

@@ -1,13 +1,14 @@
 //! What a file is: one row of a static table. Lookup, listing, attributes, the README file and the manual page come from it.
 
 use crate::cluster::Cluster;
+use crate::schedules::Entry;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use xvm_model::config::settings;
 use xvm_model::round::{Round, RoundId};
 use xvm_model::{
     About, ConfigName, ConfigView, DomainName, DomainView, Guest, GuestCommand, Now, Order, Server,
-    ServerName, View,
+    ServerName, TestName, View,
 };
 
 /// One file, or one directory of things.
@@ -57,6 +58,8 @@ pub enum Kind {
     Setting(fn(&Scene) -> String, fn(&Scene, &str) -> Result<Order, String>),
     /// A text; each line that is written is an order to the guest.
     Lines(fn(&Scene) -> String, fn(&str) -> Result<GuestCommand, String>),
+    /// A schedule of tests: a text of several lines that this mount keeps.
+    Schedule(fn(&Scene) -> String),
     /// A setting of a config.
     Key(&'static settings::Setting),
     /// A config's log: a file that grows, read from imaged on demand.
@@ -81,6 +84,8 @@ pub enum Kind {
     Help,
     /// The directory `configs`.
     Configs,
+    /// The directory `tests`.
+    Tests,
     /// The directory `domains/NAME/guest`, there while its guestd is heard.
     Guest,
 }
@@ -88,13 +93,13 @@ pub enum Kind {
 impl Kind {
     /// Whether the row is a directory.
     pub fn is_dir(&self) -> bool {
-        use Kind::{Configs, Domains, Guest, Help, Links, Servers};
-        matches!(self, Servers | Domains | Links | Help | Configs | Guest)
+        use Kind::{Configs, Domains, Guest, Help, Links, Servers, Tests};
+        matches!(self, Servers | Domains | Links | Help | Configs | Tests | Guest)
     }
 
     /// Whether it can be written.
     pub fn is_writable(&self) -> bool {
-        matches!(self, Kind::Setting(..) | Kind::Lines(..) | Kind::Key(_) | Kind::Ctl)
+        matches!(self, Kind::Setting(..) | Kind::Lines(..) | Kind::Schedule(_) | Kind::Key(_) | Kind::Ctl)
     }
 }
 
@@ -113,6 +118,8 @@ pub enum Place {
     Round(RoundId),
     /// `configs/NAME`
     Config(ConfigName),
+    /// `tests/NAME`
+    Test(TestName),
 }
 
 impl Place {
@@ -125,6 +132,7 @@ impl Place {
             Place::Guest(_) => crate::tables::guest::ROWS,
             Place::Round(_) => crate::tables::round::ROWS,
             Place::Config(_) => crate::tables::config::ROWS,
+            Place::Test(_) => crate::tables::test::ROWS,
         }
     }
 
@@ -137,13 +145,14 @@ impl Place {
             Place::Guest(n) => format!("domains/{n}/guest"),
             Place::Round(id) => format!("help/{id}"),
             Place::Config(n) => format!("configs/{n}"),
+            Place::Test(n) => format!("tests/{n}"),
         }
     }
 
     /// Which events are heard here.
     pub fn about(&self) -> About {
         match self {
-            Place::Cluster | Place::Round(_) => About::Cluster,
+            Place::Cluster | Place::Round(_) | Place::Test(_) => About::Cluster,
             Place::Server(n) => About::Server(n.clone()),
             Place::Domain(n) | Place::Guest(n) => About::Domain(n.clone()),
             Place::Config(n) => About::Config(n.clone()),
@@ -177,6 +186,8 @@ pub enum Subject {
     Round(Arc<Round>),
     /// A config.
     Config(Arc<ConfigView>),
+    /// A schedule of tests.
+    Test(Box<Entry>),
 }
 
 impl Scene<'_> {
@@ -212,6 +223,14 @@ impl Scene<'_> {
         }
     }
 
+    /// The schedule. Rows of the test table are only rendered for schedules.
+    pub fn test(&self) -> Option<&Entry> {
+        match &self.thing {
+            Subject::Test(e) => Some(e),
+            _ => None,
+        }
+    }
+
     /// The config's record. Rows of the config table are only rendered for configs.
     pub fn config(&self) -> Option<&ConfigView> {
         match &self.thing {
@@ -223,7 +242,7 @@ impl Scene<'_> {
     /// Seconds since the thing was heard, as text with one decimal.
     pub fn age(&self) -> String {
         let heard = match &self.thing {
-            Subject::Cluster | Subject::Round(_) => return "0.0".into(),
+            Subject::Cluster | Subject::Round(_) | Subject::Test(_) => return "0.0".into(),
             Subject::Server(s) => s.heard,
             Subject::Domain(d) => d.heard,
             Subject::Guest(_, g) => g.heard,

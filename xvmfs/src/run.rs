@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::fuse::{self, Fs};
 use crate::mount::{self, MountError};
+use crate::schedules::{Schedules, disk::Disk, driver};
 use crate::tree::Tree;
 use anyhow::Context as _;
 use std::future::Future;
@@ -62,7 +63,9 @@ pub async fn serve(
     let path = mount::prepare(&config.mountpoint)?;
     let client = Client::new(publisher.clone(), config.client.clone());
     let names = config.forwarders.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",");
-    let cluster = Cluster::new(publisher, client, clock, names);
+    let disk = config.tests.as_deref().map_or(Ok(Disk::default()), Disk::open).map_err(anyhow::Error::msg)?;
+    let schedules = Schedules::load(disk);
+    let cluster = Cluster::with_schedules(publisher, client, clock, names, schedules);
     let (ended, mut gone) = watch::channel(false);
     let mut tree = Tree::new(cluster.clone());
     tree.configs_mode = config.configs_mode;
@@ -73,6 +76,7 @@ pub async fn serve(
         let cluster = cluster.clone();
         tokio::spawn(async move { cluster.feed(receiver, std::future::pending()).await })
     };
+    let driver = tokio::spawn(driver::drive(cluster.clone()));
     tokio::pin!(shutdown);
     let early = tokio::select! {
         () = first_view(&cluster) => false,
@@ -88,6 +92,7 @@ pub async fn serve(
         }
     }
     feeder.abort();
+    driver.abort();
     if !*gone.borrow() {
         let at = path.clone();
         tokio::task::spawn_blocking(move || mount::unmount(&at)).await.context("cannot unmount")??;

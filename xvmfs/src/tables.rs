@@ -6,3 +6,4 @@ pub mod domain;
 pub mod guest;
 pub mod round;
 pub mod server;
+pub mod test;

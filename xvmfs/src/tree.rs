@@ -71,6 +71,7 @@ impl Tree {
         let inode = Inode::parse(ino).ok_or_else(stale)?;
         let place = match inode.table {
             TableId::Cluster => Place::Cluster,
+            TableId::Test => Place::Test(self.cluster.schedules().numbered(inode.thing).ok_or_else(stale)?),
             TableId::Server
             | TableId::Domain
             | TableId::Link
@@ -131,6 +132,10 @@ impl Tree {
                 let view = self.cluster.view();
                 let config = view.config(name).ok_or_else(|| absent("configs", name))?;
                 Inode::config(&config.record.name, None).number()
+            }
+            Node::Row(_, Row { kind: Kind::Tests, .. }) => {
+                let test = self.cluster.schedules().get(name).ok_or_else(|| absent("tests", name))?;
+                Inode::test(&test.name, None).number()
             }
             Node::Row(Place::Server(server), Row { kind: Kind::Links, .. }) => {
                 let (view, now) = (self.cluster.view(), self.cluster.now().mono);
@@ -246,6 +251,10 @@ impl Tree {
                 .map(|c| &c.record.name)
                 .map(|n| entry(Inode::config(n, None), FileKind::Dir, Label::Config(n.clone())))
                 .collect(),
+            Node::Row(_, Row { kind: Kind::Tests, .. }) => {
+                let names = self.cluster.schedules().names().into_iter();
+                names.map(|n| entry(Inode::test(&n, None), FileKind::Dir, Label::Test(n))).collect()
+            }
             Node::Row(Place::Server(name), Row { kind: Kind::Links, .. }) => {
                 let server: &Arc<Server> =
                     view.server(name.as_str()).ok_or_else(|| absent("servers", name.as_str()))?;
@@ -272,6 +281,7 @@ impl Tree {
             Ok(Node::Dir(Place::Guest(name))) => Inode::domain(&name, None).number(),
             Ok(Node::Dir(Place::Round(_))) => row_of(|k| matches!(k, Kind::Help)),
             Ok(Node::Dir(Place::Config(_))) => row_of(|k| matches!(k, Kind::Configs)),
+            Ok(Node::Dir(Place::Test(_))) => row_of(|k| matches!(k, Kind::Tests)),
             Ok(Node::Row(Place::Server(name), ..)) => Inode::server(&name, None).number(),
             _ => ROOT,
         }
@@ -300,7 +310,7 @@ impl Tree {
                 Place::Guest(name) => Opened::Top(name),
                 _ => Opened::Text(String::new()),
             },
-            Kind::Setting(..) | Kind::Lines(..) | Kind::Key(_) => {
+            Kind::Setting(..) | Kind::Lines(..) | Kind::Schedule(_) | Kind::Key(_) => {
                 Opened::Setting(place.clone(), row, self.text(&place, row)?)
             }
             _ => Opened::Text(self.text(&place, row)?),
@@ -330,7 +340,10 @@ impl Tree {
         }
         let scene = self.cluster.scene(place).ok_or_else(|| absent("", &place.path()))?;
         Ok(match &row.kind {
-            Kind::Text(render) | Kind::Setting(render, _) | Kind::Lines(render, _) => render(&scene),
+            Kind::Text(render)
+            | Kind::Setting(render, _)
+            | Kind::Lines(render, _)
+            | Kind::Schedule(render) => render(&scene),
             Kind::Key(setting) => {
                 scene.config().map(|c| (setting.show)(&c.record.config) + "\n").unwrap_or_default()
             }
@@ -340,6 +353,7 @@ impl Tree {
                 Place::Domain(_) => crate::tables::domain::help(&scene),
                 Place::Guest(_) => crate::tables::guest::help(&scene),
                 Place::Config(_) => crate::tables::config::help(&scene),
+                Place::Test(_) => crate::tables::test::help(&scene),
                 Place::Round(_) => String::new(),
             },
             _ => String::new(),
@@ -374,6 +388,7 @@ impl Tree {
             Some(Subject::Domain(d)) => d.heard.wall,
             Some(Subject::Guest(_, g)) => g.heard.wall,
             Some(Subject::Round(r)) => View::round_changed(&r),
+            Some(Subject::Test(e)) => e.changed,
             Some(Subject::Config(_)) => self.cluster.view().images().map_or(self.born, |i| i.heard.wall),
             Some(Subject::Cluster) | None => self.born,
         }
@@ -392,6 +407,7 @@ fn row_inode(place: &Place, row: usize) -> Inode {
         Place::Guest(name) => Inode::guest(name, row),
         Place::Round(id) => Inode::round(id, row),
         Place::Config(name) => Inode::config(name, row),
+        Place::Test(name) => Inode::test(name, row),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One guest that only reckons: the same [`Agent`] as a real one, over a machine that is simulated.
 
-use super::work::Work;
+use super::{wishes::Wishes, work::Work};
 use crate::agent::{Agent, Effect, Input, Settings};
 use crate::builtin;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub(super) struct Guest {
     agent: Agent,
     view: watch::Receiver<Arc<View>>,
     wanted: watch::Sender<Ratio>,
+    wishes: Wishes,
     /// When that changed last.
     changed: Mono,
     born: Mono,
@@ -41,6 +42,7 @@ impl Guest {
         publisher: Publisher,
         view: watch::Receiver<Arc<View>>,
         wanted: watch::Sender<Ratio>,
+        wishes: Wishes,
     ) -> Self {
         let now = publisher.clock().now();
         Guest {
@@ -50,6 +52,7 @@ impl Guest {
             publisher,
             view,
             wanted,
+            wishes,
             changed: now.mono,
             born: now.mono,
             work: None,
@@ -80,17 +83,15 @@ impl Guest {
             let now = self.publisher.clock().now();
             let record = self.record(now.mono);
             let runs = record.as_ref().is_some_and(|d| d.state == DomainState::Running);
-            if let Some(work) = &mut self.work {
-                let share = match &record {
-                    Some(record) if runs => {
-                        work_share(record, *self.wanted.borrow(), self.loading, now.mono.since(self.changed))
-                    }
-                    _ => 0.0,
-                };
-                if let Some(end) = work.advance(share, now.mono) {
-                    self.work = None;
-                    self.ended = Some(end);
-                }
+            let share = match &record {
+                Some(record) if runs && self.work.is_some() => self.work_share(record, now.mono),
+                _ => 0.0,
+            };
+            if let Some(work) = &mut self.work
+                && let Some(end) = work.advance(share, now.mono)
+            {
+                self.work = None;
+                self.ended = Some(end);
             }
             let Some(record) = record.filter(|_| runs) else { continue };
             self.step(input, &record, now);
@@ -151,6 +152,7 @@ impl Guest {
         });
         if changed {
             self.changed = now;
+            self.wishes.set(&self.name, wanted.get() * vcpus as f64);
         }
     }
 
@@ -186,7 +188,7 @@ impl Guest {
         let mut processes = Vec::new();
         let got = record.load.get() * record.vcpus.len() as f64;
         if let Some(work) = &self.work {
-            let share = work_share(record, *self.wanted.borrow(), self.loading, now.mono.since(self.changed));
+            let share = self.work_share(record, now.mono);
             processes.push(process(200, share, work.cpu_ms(), &format!("guestd test {}", work.line)));
         }
         if self.loading.is_some() {
@@ -198,13 +200,18 @@ impl Guest {
         let total = processes.len() as u32;
         Top { at: now.wall, cpus: record.vcpus.len() as u16, load: record.load, total, processes }
     }
-}
 
-/// The share of one CPU that a test gets: of what the domain gets, beside the load that was ordered.
-fn work_share(record: &Domain, wanted: Ratio, loading: Option<Ratio>, since_ms: u64) -> f64 {
-    let vcpus = record.vcpus.len().max(1) as f64;
-    let got = if since_ms < SETTLE_MS { wanted.get() } else { record.load.get() } * vcpus;
-    let beside = loading.map_or(0.0, Ratio::get);
-    // one thread among as many as there are CPUs, each of which wants `beside` of one
-    (got / (1.0 + beside * vcpus)).min(1.0)
+    /// The share of one CPU that a test gets: of what the domain gets, beside the load that was ordered.
+    fn work_share(&self, record: &Domain, now: Mono) -> f64 {
+        let vcpus = record.vcpus.len().max(1) as f64;
+        let settled = now.since(self.changed) >= SETTLE_MS;
+        let part = if settled {
+            record.load.get()
+        } else {
+            self.wanted.borrow().get() * self.wishes.share(&self.name, &self.view.borrow(), now)
+        };
+        let beside = self.loading.map_or(0.0, Ratio::get);
+        // one thread among as many as there are CPUs, each of which wants `beside` of one
+        (part * vcpus / (1.0 + beside * vcpus)).min(1.0)
+    }
 }

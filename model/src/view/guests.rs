@@ -30,6 +30,11 @@ impl View {
         self.guests.get(name).filter(|g| self.hears(g, now))
     }
 
+    /// The domains whose guestd is heard, sorted.
+    pub fn guests(&self, now: Mono) -> impl Iterator<Item = &DomainName> {
+        self.guests.iter().filter(move |(_, g)| self.hears(g, now)).map(|(name, _)| name)
+    }
+
     /// How many guests are heard.
     pub fn guest_count(&self) -> usize {
         self.guests.values().filter(|g| g.told).count()

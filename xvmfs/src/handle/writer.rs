@@ -150,7 +150,9 @@ impl Writer {
     /// Whether it is a setting whose value is several lines.
     fn is_value(&self) -> bool {
         let many = |s: &Setting| {
-            matches!(s.0.kind, Kind::Key(_)) && crate::tables::config::MANY_LINES.contains(&s.0.name)
+            let many = &crate::tables::config::MANY_LINES;
+            matches!(s.0.kind, Kind::Schedule(_))
+                || matches!(s.0.kind, Kind::Key(_)) && many.contains(&s.0.name)
         };
         self.setting.as_ref().is_some_and(many)
     }

@@ -22,6 +22,18 @@ impl Cluster {
         reply.and_then(answered).map(|text| said(&text)).map_err(|f| Failure::new(f.code, said(&f.text)))
     }
 
+    /// Orders a test; the answer is its id among the tests of the guest.
+    pub(crate) async fn run_in_guest(&self, name: &DomainName, line: &str) -> Result<Box<str>, Failure> {
+        let command = GuestCommand::Run { line: line.into() };
+        let order = Order::Guest { name: name.clone(), command };
+        let guest = self.heard_guest(name, &order.what())?;
+        let (to, heard) = (Addressee::Guest(name.clone()), (guest.at, guest.heard.mono));
+        let reply = self.client().order(to, guest.stamp.boot, heard, order).await;
+        let reply = reply.map_err(|f| Failure::new(f.code, said(&f.text)))?;
+        let id = reply.id.clone();
+        answered(reply).map(|_| id).map_err(|f| Failure::new(f.code, said(&f.text)))
+    }
+
     /// The guestd of a domain of which `what` is wanted. EHOSTDOWN when three of its heartbeats are missing: a paused domain answers
     /// nobody.
     pub(crate) fn heard_guest(&self, name: &DomainName, what: &str) -> Result<Arc<Guest>, Failure> {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use xvm_model::command::{CLUSTER_VERBS, Verb};
 use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
+use xvm_model::schedule::SCHEDULE_VERBS;
 use xvm_model::{Reach, ServerName, config::Address};
 
 /// Its files, in the order of the listing.
@@ -55,6 +56,12 @@ pub const ROWS: &[Row] = &[
         about: "a directory for each definition of a virtual machine; mkdir makes one with the site's defaults, rmdir removes one that does not run",
         kind: Kind::Configs,
     },
+    Row {
+        name: "tests",
+        mode: 0o755,
+        about: "a directory for each schedule of tests that guests run; mkdir makes one, rmdir removes one whose tests do not run; each mount has its own",
+        kind: Kind::Tests,
+    },
 ];
 
 /// The tables in words, for README and the manual page: directory as it is written, and its rows.
@@ -65,6 +72,7 @@ pub const DIRECTORIES: &[(&str, &[Row])] = &[
     ("domains/NAME/guest", super::guest::ROWS),
     ("help/ROUND", super::round::ROWS),
     ("configs/NAME", super::config::ROWS),
+    ("tests/NAME", super::test::ROWS),
 ];
 
 /// More domains than this are counted in `status`, not listed.
@@ -91,6 +99,7 @@ fn readme(_: &Scene) -> String {
         ("domains/NAME/ctl", usage(xvm_model::command::DOMAIN_VERBS)),
         ("domains/NAME/guest/ctl", usage(GUEST_VERBS)),
         ("configs/NAME/ctl", usage(CONFIG_VERBS)),
+        ("tests/NAME/ctl", usage(SCHEDULE_VERBS)),
     ] {
         write!(out, "\ncommands of {path}\n{text}").expect("a String takes all");
     }

@@ -2,7 +2,7 @@
 
 use crate::rights::Who;
 use xvm_model::round::RoundId;
-use xvm_model::{ConfigName, DomainName, ServerName, Wall};
+use xvm_model::{ConfigName, DomainName, ServerName, TestName, Wall};
 
 /// What kind of file an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub enum Label {
     Round(RoundId),
     /// A config's.
     Config(ConfigName),
+    /// A schedule's.
+    Test(TestName),
 }
 
 impl Label {
@@ -67,6 +69,7 @@ impl Label {
             Label::Domain(name) => name.as_str(),
             Label::Round(id) => id,
             Label::Config(name) => name.as_str(),
+            Label::Test(name) => name.as_str(),
         }
     }
 }

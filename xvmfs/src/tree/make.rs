@@ -1,4 +1,4 @@
-//! What changes the tree itself: `mkdir` and `rmdir` in `configs`, `chown` and `chmod` on a config or its domain, `mv` of a domain.
+//! What changes the tree itself: `mkdir` and `rmdir` in `configs` and `tests`, `chown` and `chmod` on a config or its domain, `mv` of a domain.
 
 use super::{Node, Tree};
 use crate::inode::Inode;
@@ -10,6 +10,15 @@ use xvm_model::{Code, ConfigCommand, ConfigName, Failure};
 /// How long a config may take from imaged's answer until it is shown or gone: answers bring the news along, so this is for one that did
 /// not.
 const SHOWN: Duration = Duration::from_secs(1);
+
+/// What `mkdir` makes and `rmdir` removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// A config.
+    Config,
+    /// A schedule of tests.
+    Test,
+}
 
 /// What `chown` and `chmod` change; none stays.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,13 +32,28 @@ pub struct Change {
 }
 
 impl Tree {
-    /// Whether a directory is `configs`, where others are made and removed.
-    pub fn holds_configs(&self, ino: u64) -> bool {
-        matches!(self.node(ino), Ok(Node::Row(_, Row { kind: Kind::Configs, .. })))
+    /// What is made and removed in a directory; none where nothing is.
+    pub fn holds(&self, ino: u64) -> Option<Made> {
+        match self.node(ino) {
+            Ok(Node::Row(_, Row { kind: Kind::Configs, .. })) => Some(Made::Config),
+            Ok(Node::Row(_, Row { kind: Kind::Tests, .. })) => Some(Made::Test),
+            _ => None,
+        }
     }
 
-    /// `mkdir configs/NAME`: returns the new directory's inode once imaged makes it, and it can be looked up then.
-    pub async fn make_dir(&self, name: &str, who: Who, mode: u32) -> Result<u64, Failure> {
+    /// `mkdir tests/NAME` and `mkdir configs/NAME`: returns the new directory's inode, once it can be looked up.
+    pub async fn make_dir(&self, what: Made, name: &str, who: Who, mode: u32) -> Result<u64, Failure> {
+        match what {
+            Made::Config => self.make_config(name, who, mode).await,
+            Made::Test => {
+                let made = self.cluster.schedules().make(name, self.cluster.now().wall);
+                let made = made.map(|name| Inode::test(&name, None).number());
+                made.map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
+            }
+        }
+    }
+
+    async fn make_config(&self, name: &str, who: Who, mode: u32) -> Result<u64, Failure> {
         let made = async {
             let name = ConfigName::parse(name)
                 .map_err(|e| Failure::invalid(format!("cannot make configs/{name}: {e}")))?;
@@ -53,8 +77,21 @@ impl Tree {
         made.await.map_err(|failure| self.cluster.refuse(&Place::Cluster, failure))
     }
 
-    /// `rmdir configs/NAME`. A refusal stands in `configs/NAME/error`, and at the root.
-    pub async fn remove_dir(&self, name: &str) -> Result<(), Failure> {
+    /// `rmdir tests/NAME` and `rmdir configs/NAME`. A refusal stands in the directory's `error`, and at the root.
+    pub async fn remove_dir(&self, what: Made, name: &str) -> Result<(), Failure> {
+        match what {
+            Made::Config => self.remove_config(name).await,
+            Made::Test => {
+                let known = self.cluster.schedules().get(name).map(|e| e.name);
+                self.cluster.schedules().remove(name).map_err(|failure| {
+                    let place = known.map_or(Place::Cluster, Place::Test);
+                    self.cluster.refuse(&Place::Cluster, self.cluster.refuse(&place, failure))
+                })
+            }
+        }
+    }
+
+    async fn remove_config(&self, name: &str) -> Result<(), Failure> {
         let removed = async {
             let known = self.cluster.view().config(name).map(|c| c.record.name.clone());
             let name = known.ok_or_else(|| super::absent("configs", name))?;
