@@ -167,6 +167,8 @@ fn tree(said: &Said) -> Tree {
             }
         };
         cluster.feed(receiver, heard).await;
+        let evening = cluster.schedules().make("evening", cluster.now().wall).unwrap();
+        cluster.schedules().set(&evening, "0 small-* disk", cluster.now().wall).unwrap();
         Tree::new(Arc::clone(&cluster))
     })
 }
