@@ -13,7 +13,7 @@ IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-stat
 	binutils patchelf
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace dnsmasq-base iputils-ping \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq \
-	lvm2 thin-provisioning-tools nbd-client udev kmod
+	lvm2 thin-provisioning-tools nbd-client udev kmod openssl
 DAEMONS = xvmfs agentd imaged guestd xvm-forwarder
 TOOLS = xvm-sim
 
@@ -60,6 +60,7 @@ deps-test:
 install: build
 	for b in $(DAEMONS); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/sbin/$$b; done
 	for b in $(TOOLS); do install -D -m 755 target/release/$$b $(DESTDIR)$(PREFIX)/bin/$$b; done
+	install -D -m 755 examples/certificates.sh $(DESTDIR)$(PREFIX)/share/xvm/certificates.sh
 	for s in 1 4 5 7 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for b in $(DAEMONS) $(TOOLS); do install -m 644 completions/$$b.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done

@@ -23,7 +23,7 @@ _imaged() {
 
     case "${cmd}" in
         imaged)
-            opts="-h -V --name --forwarder --state --configs --store --heartbeat --listen --host --ports --boot-port --insecure --mirror --security --ubuntu-mirror --debootstrap --tiny-kernel --tiny-initrd --overlay --dns --guest-forwarder --guestd --help --version"
+            opts="-h -V --name --forwarder --state --configs --store --heartbeat --listen --host --ports --boot-port --tls --insecure --mirror --security --ubuntu-mirror --debootstrap --tiny-kernel --tiny-initrd --overlay --dns --guest-forwarder --guestd --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -66,6 +66,10 @@ _imaged() {
                     return 0
                     ;;
                 --boot-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

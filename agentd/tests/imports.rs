@@ -264,6 +264,7 @@ async fn an_export_answers_or_not() {
         epoch,
         host: "127.0.0.1".into(),
         port,
+        tls: false,
         disks: volumes.iter().map(|v| disk(epoch, v)).collect(),
     };
     assert_eq!(imports::answer(&grant(1, &["disk", "swap"])).await, Ok(()));

@@ -66,7 +66,7 @@ fn grant(server: &Server, config: &str, epoch: u64, volumes: &[&str]) -> Grant {
         size: 8 * MIB,
     };
     let disks: Vec<GrantDisk> = volumes.iter().enumerate().map(disk).collect();
-    Grant { config, server: ferby, epoch, host: "127.0.0.1".into(), port: server.port, disks }
+    Grant { config, server: ferby, epoch, host: "127.0.0.1".into(), port: server.port, tls: false, disks }
 }
 
 fn user(grant: &Grant) -> User {

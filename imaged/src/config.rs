@@ -2,7 +2,7 @@
 
 mod guests;
 
-use crate::export::Place;
+use crate::export::{Place, tls};
 use crate::image::{Guestd, Paths, Site};
 use crate::keeper;
 use anyhow::{bail, ensure};
@@ -24,6 +24,8 @@ const AFTER_HELP: &str = "\
 Examples:
   imaged --forwarder 10.0.0.1 --host 10.0.0.9 --listen 10.0.0.9 --insecure
       keep configs below /var/lib/xvm/imaged, exported to the servers of that network
+  imaged --forwarder 10.0.0.1 --host 10.0.0.9 --listen 10.0.0.9 --tls /etc/xvm/tls
+      the same, and disks are served by TLS to the servers that hold their lease, see TLS below
   imaged --store lvm:vg0 --configs /srv/xvm/configs
       volumes are logical volumes of the group vg0
   imaged --guest-forwarder 10.1.0.1:5760
@@ -55,7 +57,21 @@ Exit status:
 With a store of LVM, and on servers that import disks as block devices (Xen), set `global_filter` in lvm.conf(5) so that the machine's \
 own LVM does not look into guests' disks.
 
-Neither the bus nor the exports are protected yet: whoever reaches an export and knows its name can use the disk. Keep both on the \
+TLS:
+  /usr/local/share/xvm/certificates.sh /root/ca kerby 10.0.0.9 ferby gerby
+      makes an authority, a certificate for imaged on kerby at 10.0.0.9, and one for each server, where there is none yet
+  /root/ca/kerby  copy it to imaged's machine, and name it by --tls
+  /root/ca/ferby  copy it to /etc/pki/libvirt-nbd on ferby (nbd_tls_x509_cert_dir of /etc/libvirt/qemu.conf); so for each server
+  /root/ca/ca-key.pem  stays where no server is
+
+With --tls disks are served by TLS alone, to servers whose certificate is of this authority, names them (CN=SERVER and nothing else), and \
+that hold a lease of that disk now; a migration lets in the destination and then the source no longer. What is on the way cannot be read \
+or changed. Leases that are held when the flag comes or goes stay as they are until the domain is off. Files to boot from are served \
+plainly to whoever asks: they hold no secret, and agents compare their content with what imaged says of it. Servers that import disks \
+as block devices (Xen) cannot use --tls, and say so at a start.
+
+Without --tls whoever reaches an export and knows its name can use the disk; and the bus has no keys yet: whoever reaches \
+the forwarder can order what he likes. Keep both on the \
 loopback or in a network that you trust and that guests cannot reach. Let --guest-forwarder name the \
 address that xvm-forwarder(8) has for guests (--guests): at its other one they could command the cluster.";
 
@@ -116,7 +132,11 @@ struct ExportArgs {
     #[arg(long, value_name = "PORT", default_value_t = 10809)]
     boot_port: u16,
 
-    /// Allow --listen at an address that other machines reach, though exports are not protected
+    /// Serve disks by TLS alone, each to the servers that hold its lease; the directory of ca-cert.pem, server-cert.pem and server-key.pem
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
+
+    /// Allow --listen at an address that other machines reach, though exports are not protected (by --tls)
     #[arg(long)]
     insecure: bool,
 }
@@ -191,12 +211,12 @@ impl Config {
         Paths { cache: at("cache"), work: at("work"), images: at("images"), boot: at("kernels") }
     }
 
-    /// Where exports are made. Addresses that other machines reach need `--insecure`.
+    /// Where exports are made. Addresses that other machines reach need `--tls` or `--insecure`.
     pub fn place(&self) -> anyhow::Result<Place> {
         let e = &self.exports;
-        if !e.listen.is_loopback() && !e.insecure {
+        if !e.listen.is_loopback() && e.tls.is_none() && !e.insecure {
             bail!(
-                "cannot export at {}: other machines reach it, and nothing protects the disks; add --insecure to allow it",
+                "cannot export at {}: other machines reach it, and nothing protects the disks; give certificates (--tls), or add --insecure to allow it",
                 e.listen
             );
         }
@@ -207,8 +227,16 @@ impl Config {
             e.ports.start(),
             e.ports.end()
         );
-        let program = "qemu-storage-daemon".into();
-        Ok(Place { run: self.state.join("run"), listen: e.listen, program })
+        if let Some(dir) = &e.tls {
+            tls::check(dir)?;
+        }
+        let (program, tls) = ("qemu-storage-daemon".into(), e.tls.clone());
+        Ok(Place { run: self.state.join("run"), listen: e.listen, program, tls })
+    }
+
+    /// Whether disks are served by TLS alone.
+    pub fn has_tls(&self) -> bool {
+        self.exports.tls.is_some()
     }
 
     /// What images are made of. The error says what guests cannot be given.
@@ -256,6 +284,7 @@ impl Config {
             host: host.into(),
             ports: e.ports.clone(),
             boot_port: e.boot_port,
+            tls: e.tls.is_some(),
             interval_ms: ms as u32,
             systems,
             guestd,
@@ -287,6 +316,9 @@ mod tests {
         }
         let open = good(&["--listen", "0.0.0.0"]).expect("read").place().expect_err("refused").to_string();
         assert!(open.contains("--insecure"), "{open}");
+        let none =
+            good(&["--listen", "0.0.0.0", "--tls", "/none"]).expect("read").place().expect_err("refused");
+        assert!(none.to_string().contains("ca-cert.pem cannot be read"), "{none}");
         let port = good(&["--boot-port", "10811"]).expect("read").place().expect_err("refused").to_string();
         assert!(port.contains("it is one of --ports 10810-11833"), "{port}");
     }

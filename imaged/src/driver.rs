@@ -214,7 +214,9 @@ impl Driver {
             }
             Effect::Work { build, name, task } => self.works.begin(build, name, task),
             Effect::Stop { build } => self.works.stop(&build),
-            Effect::Export { name, wish, port, names } => self.export(name, wish, port, names),
+            Effect::Export { name, wish, port, names, servers } => {
+                self.export(name, wish, (port, servers), names);
+            }
             Effect::Log { ticket, name, from } => self.log(ticket, &name, from),
             Effect::Order { name, tag, to, boot, heard, order } => {
                 let patient = matches!(tag, Tag::Prepare(_));
@@ -292,14 +294,21 @@ impl Driver {
         });
     }
 
-    fn export(&mut self, name: ConfigName, wish: u64, port: u16, names: Vec<(Box<str>, Box<str>)>) {
+    fn export(
+        &mut self,
+        name: ConfigName,
+        wish: u64,
+        (port, servers): (u16, Option<Vec<ServerName>>),
+        names: Vec<(Box<str>, Box<str>)>,
+    ) {
         let volumes = Volume::ALL.iter().map(|v| ExportVolume {
             node: v.word().into(),
             path: self.store.path(&name, *v),
             writable: true,
         });
         let exports = names.into_iter().map(|(export, volume)| (export.into(), volume.into())).collect();
-        let wanted = Wanted { port, volumes: volumes.collect(), exports };
+        let servers = servers.map(|all| all.iter().map(ServerName::to_string).collect());
+        let wanted = Wanted { port, volumes: volumes.collect(), exports, servers };
         let (set, ends) = (self.exporter.set(name.as_str(), wanted), self.ends.clone());
         self.tasks.spawn(async move {
             let result = set.await.map_err(|e| e.to_string());

@@ -9,6 +9,7 @@
 //! | `process` | a daemon as a process: found, watched and killed without a doubt about its number |
 //! | `start` | a new daemon |
 //! | `qmp` | talking to it |
+//! | [`tls`] | the certificates with which it serves |
 //! | `converge` | from what it exports to what is wanted: first removes, then adds |
 //!
 //! Invariants:
@@ -18,6 +19,8 @@
 //!    started only by whoever got that lock.
 //! 3. **No stranger is killed.** A process is a daemon of ours only when its command line has the socket of this key in this run directory;
 //!    that is read after its pidfd was opened, and the signal goes through the pidfd.
+//! 4. **With TLS nobody is let in but who is wanted**: a daemon begins with no list of servers, which lets in nobody; the list is set after
+//!    what is not wanted was removed, and before something is added.
 
 mod converge;
 mod error;
@@ -25,6 +28,7 @@ mod files;
 mod process;
 mod qmp;
 mod start;
+pub mod tls;
 
 pub use error::ExportError;
 pub use files::{Place, Volume, Wanted};
@@ -157,7 +161,7 @@ impl Exports {
 
     async fn converge(&self, key: &Key, slot: &mut Slot, wanted: &Wanted) -> Result<(), ExportError> {
         let mut found = process::find(&self.place, key).await?;
-        if found.as_ref().is_some_and(|p| !p.listens(&self.place, wanted.port)) {
+        if found.as_ref().is_some_and(|p| !p.listens(&self.place, wanted.port, wanted.servers.is_some())) {
             self.stop(key, slot).await?;
             found = None;
         }
@@ -165,7 +169,7 @@ impl Exports {
             Some(found) => found,
             None => {
                 wanted.check(key)?;
-                start::start(&self.place, key, wanted.port).await?
+                start::start(&self.place, key, wanted.port, wanted.servers.is_some()).await?
             }
         };
         self.watch(key, slot, &found);

@@ -69,6 +69,8 @@ pub struct Site {
     pub ports: std::ops::RangeInclusive<u16>,
     /// The port under which files to boot from are exported.
     pub boot_port: u16,
+    /// Whether new leases are served by TLS alone.
+    pub tls: bool,
     /// How often it says what it knows, in milliseconds.
     pub interval_ms: u32,
     /// What `os` may be.

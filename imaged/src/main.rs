@@ -18,7 +18,13 @@ async fn main() -> ExitCode {
 async fn run(config: Config) -> anyhow::Result<()> {
     xvm_daemon::log("info");
     let shutdown = xvm_daemon::ending()?;
-    tracing::warn!("neither the bus nor the exports are protected: whoever reaches them can use the disks");
+    if config.has_tls() {
+        tracing::warn!("the bus is not protected: whoever reaches the forwarder can command imaged");
+    } else {
+        tracing::warn!(
+            "neither the bus nor the exports are protected: whoever reaches them can use the disks"
+        );
+    }
     let ready = || {
         tracing::info!("imaged runs");
         // without systemd nobody listens, and that is no error

@@ -12,3 +12,5 @@ mod fence;
 mod rig;
 #[path = "export/serve.rs"]
 mod serve;
+#[path = "export/tls.rs"]
+mod tls;

@@ -217,7 +217,7 @@ mod tests {
             let export = export_name(&config, &server, epoch, "disk");
             let disks =
                 vec![GrantDisk { target: "vda".into(), volume: "disk".into(), export, size: 1 << 20 }];
-            Grant { config, server, epoch, host: "kerby".into(), port: 10810, disks }
+            Grant { config, server, epoch, host: "kerby".into(), port: 10810, tls: false, disks }
         }
     }
 

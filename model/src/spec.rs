@@ -18,6 +18,9 @@ pub struct Grant {
     pub host: Box<str>,
     /// Their TCP port.
     pub port: u16,
+    /// Whether they are served by TLS alone, to the servers that hold a lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
     /// The volumes in the order of the guest's devices.
     pub disks: Vec<GrantDisk>,
 }
@@ -50,9 +53,10 @@ impl Grant {
         export_name(&self.config, &self.server, self.epoch, "disk")
     }
 
-    /// `nbd://HOST:PORT/EXPORT` of one of its disks.
+    /// `nbd://HOST:PORT/EXPORT` of one of its disks, `nbds://` with TLS.
     pub fn uri(&self, disk: &GrantDisk) -> String {
-        format!("nbd://{}:{}/{}", bracketed(&self.host), self.port, disk.export)
+        let scheme = if self.tls { "nbds" } else { "nbd" };
+        format!("{scheme}://{}:{}/{}", bracketed(&self.host), self.port, disk.export)
     }
 }
 

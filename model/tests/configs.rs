@@ -35,7 +35,8 @@ fn lease(n: u64, on: &str, epoch: u64) -> Lease {
     let server = ServerName::parse(on).unwrap();
     let export = export_name(&name(n), &server, epoch, "disk");
     let disks = vec![GrantDisk { target: "vda".into(), volume: "disk".into(), export, size: 1 << 20 }];
-    let grant = Grant { config: name(n), server, epoch, host: "10.0.0.9".into(), port: 10809, disks };
+    let grant =
+        Grant { config: name(n), server, epoch, host: "10.0.0.9".into(), port: 10809, tls: false, disks };
     Lease { grant, phase: Phase::Held, job: None, boot: Boot(1) }
 }
 

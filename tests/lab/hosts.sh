@@ -69,7 +69,7 @@ caps() { echo "$CACHE/caps-$(basename "${LAB_QEMU:-odd$LAB_ODD}")-$(dpkg-query -
 
 write_conf() { # HOST
   local h=$1 d=$H/$1 i n j=0 c; i=$(idx "$h")
-  mkdir -p "$d"/{etc,run,lib,cache,log/qemu}
+  mkdir -p "$d"/{etc/nbd,run,lib,cache,log/qemu}
   cat > "$d/etc/libvirtd.conf" <<X
 listen_tls = 0
 listen_tcp = 1
@@ -101,6 +101,7 @@ migration_port_max = 49215
 keepalive_interval = 1
 keepalive_count = 4
 max_core = 0
+nbd_tls_x509_cert_dir = "/etc/libvirt/nbd"
 X
   echo 'uri_default = "qemu:///system"' > "$d/etc/libvirt.conf"
   { echo "127.0.0.1 localhost"

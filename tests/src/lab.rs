@@ -112,6 +112,23 @@ impl Lab {
         wait_for(&format!("ticks of {name} on {host}"), || (count() >= before + 2).then_some(()));
     }
 
+    /// Makes certificates, a server's for imaged on `kerby` at the machine's address and one for each host, and gives the hosts theirs. Gives
+    /// the folder of all, below `dir` of [`Lab::up`].
+    #[track_caller]
+    pub fn certificates(&self) -> PathBuf {
+        let all = self.dir.join("certificates");
+        let mut make = Command::new(workspace().join("examples/certificates.sh"));
+        make.arg(&all).args(["kerby", &self.address()]).args(&self.hosts);
+        run(&mut make, Duration::from_secs(60)).ok();
+        for host in &self.hosts {
+            for file in ["ca-cert.pem", "client-cert.pem", "client-key.pem"] {
+                let to = self.dir.join(format!("hosts/{host}/etc/nbd")).join(file);
+                std::fs::copy(all.join(host).join(file), to).expect("the lab is ours");
+            }
+        }
+        all
+    }
+
     /// What a domain that was made from a config wrote on its console on a host.
     pub fn console(&self, host: &str, name: &str) -> String {
         let file = self.dir.join(format!("hosts/{host}/log/qemu/{name}.console"));

@@ -19,5 +19,7 @@ mod scene;
 mod stage;
 #[path = "configs/qemu/story.rs"]
 mod story;
+#[path = "configs/qemu/tls.rs"]
+mod tls;
 #[path = "configs/qemu/twice.rs"]
 mod twice;

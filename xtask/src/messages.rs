@@ -175,7 +175,7 @@ fn config() -> Result<ConfigRecord> {
     };
     let disks = vec![disk("vda", "disk", 2048), disk("vdb", "swap", 128)];
     let (config, host) = (name.clone(), "10.0.0.9".into());
-    let grant = Grant { config, server: server.clone(), epoch: 7, host, port: 10_810, disks };
+    let grant = Grant { config, server: server.clone(), epoch: 7, host, port: 10_810, tls: false, disks };
     let lease = Lease { grant, phase: Phase::Held, job: None, boot: Boot(1_795_376_000_000) };
     Ok(ConfigRecord {
         name: name.clone(),

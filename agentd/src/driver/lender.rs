@@ -193,6 +193,7 @@ mod tests {
                 epoch: 2,
                 host: "h".into(),
                 port: 1,
+                tls: false,
                 disks: vec![],
             };
             let job = job.map(Into::into);

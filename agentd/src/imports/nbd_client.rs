@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::Mutex;
 use xvm_model::spec::GrantDisk;
-use xvm_model::{DomainName, Grant};
+use xvm_model::{ConfigName, DomainName, Grant};
 
 /// So long what was attached for a domain is kept though the domain is not here: it is about to come.
 const COMING: Duration = Duration::from_secs(120);
@@ -42,6 +42,11 @@ pub enum NbdError {
         /// What was seen.
         why: String,
     },
+    /// It is served by TLS alone.
+    #[error(
+        "cannot attach the disks of {0}: they are served by TLS (imaged --tls), and this server imports exports without it only; a server whose hypervisor opens them itself (QEMU) can run it"
+    )]
+    Tls(ConfigName),
     /// The directory cannot be used.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -139,6 +144,10 @@ impl Imports {
     /// Makes devices of all exports of a lease; those that are devices already stay as they are. Nothing of it is left when one fails.
     /// It takes some 20 s an export at most.
     pub async fn attach(&self, grant: &Grant) -> Result<(), NbdError> {
+        if grant.tls {
+            // nbd-client would do that in a process of its own, and the disk would go with it
+            return Err(NbdError::Tls(grant.config.clone()));
+        }
         let mut known = self.known.lock().await;
         known.attached.insert(grant.stem(), Instant::now());
         for disk in &grant.disks {

@@ -43,6 +43,17 @@ pub fn of(e: &Error, name: &DomainName) -> HvError {
         | ErrorNumber::ArgumentUnsupported
         | ErrorNumber::OperationUnsupported
         | ErrorNumber::ConfigUnsupported => HvError::NotSupported(text),
-        _ => HvError::Refused(text),
+        _ => HvError::Refused(explained(text)),
     }
+}
+
+/// QEMU's words about a disk that is served by TLS, with where to look.
+fn explained(text: String) -> String {
+    if text.contains("nbd") && (text.contains("TLS") || text.contains("credentials")) {
+        return format!(
+            "a disk of it is served by TLS, and the certificate here did not open it; libvirt's nbd_tls_x509_cert_dir names its folder, \
+             and TLS in imaged(8) says what belongs there: {text}"
+        );
+    }
+    text
 }

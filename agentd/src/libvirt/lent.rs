@@ -76,7 +76,7 @@ mod tests {
             size: 9,
         });
         let disks = disks.collect();
-        Grant { config, server, epoch, host: "10.0.0.9".into(), port: 10809, disks }
+        Grant { config, server, epoch, host: "10.0.0.9".into(), port: 10809, tls: false, disks }
     }
 
     fn xml(old: &Grant) -> String {
@@ -106,6 +106,11 @@ mod tests {
             relet(&xml(&old), &new).expect("fits"),
             xml(&new).replace("host name='10.0.0.9' port='10809'", "host name='10.0.0.10' port='999'")
         );
+        // with TLS it stays with TLS
+        let by_tls = |xml: String| xml.replace("' index=", "' tls='yes' index=");
+        (new.tls, new.host, new.port) = (true, old.host.clone(), old.port);
+        let old = Grant { tls: true, ..old };
+        assert_eq!(relet(&by_tls(xml(&old)), &new).expect("fits"), by_tls(xml(&new)));
         // as libxml2 writes it
         let other = xml(&old).replace(" config=\"small-1\"", " config='small-1'");
         assert!(relet(&other, &new).expect("fits").contains("name='small-1.gerby.12.swap'"));

@@ -69,6 +69,9 @@ fn attributes(settings: &DomainSettings) -> String {
         put("epoch", &grant.epoch.to_string());
         put("host", &grant.host);
         put("port", &grant.port.to_string());
+        if grant.tls {
+            put("tls", "yes");
+        }
         let disk = |d: &GrantDisk| format!("{}:{}:{}", d.target, d.volume, d.size);
         put("disks", &grant.disks.iter().map(disk).collect::<Vec<_>>().join(" "));
     }
@@ -106,7 +109,8 @@ fn grant(xml: &str) -> Option<Grant> {
     };
     let disks = attribute(xml, "disks")?.split(' ').map(disk).collect::<Option<Vec<_>>>()?;
     let (host, port) = (unescape(attribute(xml, "host")?).into(), attribute(xml, "port")?.parse().ok()?);
-    let grant = Grant { config, server, epoch, host, port, disks };
+    let tls = attribute(xml, "tls") == Some("yes");
+    let grant = Grant { config, server, epoch, host, port, tls, disks };
     grant.check().is_ok().then_some(grant)
 }
 
@@ -176,7 +180,7 @@ mod tests {
         };
         let disks = vec![disk("vda", "disk"), disk("vdb", "swap")];
         let (config, server) = (config.clone(), server.clone());
-        let grant = Grant { config, server, epoch: 3, host: "fd00::9".into(), port: 10809, disks };
+        let grant = Grant { config, server, epoch: 3, host: "fd00::9".into(), port: 10809, tls: true, disks };
         let old = DomainSettings { priority: 70, pin, with, apart, came, grant: None };
         let all = DomainSettings { grant: Some(Box::new(grant)), ..old.clone() };
         for settings in [DomainSettings::default(), old, all.clone()] {

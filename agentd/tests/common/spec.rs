@@ -15,7 +15,7 @@ pub fn grant(name: &str, server: &str, epoch: u64) -> Grant {
     let (config, server) = (config(name), ServerName::parse(server).expect("valid"));
     let export = export_name(&config, &server, epoch, "disk");
     let disks = vec![GrantDisk { target: "vda".into(), volume: "disk".into(), export, size: 64 << 20 }];
-    Grant { config, server, epoch, host: "127.0.0.1".into(), port: 10809, disks }
+    Grant { config, server, epoch, host: "127.0.0.1".into(), port: 10809, tls: false, disks }
 }
 
 /// 64 MiB, one vCPU, boots from its disk, under that lease.

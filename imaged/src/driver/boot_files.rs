@@ -47,7 +47,7 @@ impl BootFiles {
         let volume = |b: &Blob| Volume { node: b.name(), path: self.dir.join(b.name()), writable: false };
         let volumes = blobs.iter().map(volume).collect();
         let exports = blobs.iter().map(|b| (b.name(), b.name())).collect();
-        let set = exporter.set(BOOT_KEY, Wanted { port: self.port, volumes, exports });
+        let set = exporter.set(BOOT_KEY, Wanted { port: self.port, volumes, exports, servers: None });
         self.wanted = blobs;
         self.state = watch::Sender::new(State::Wished);
         let state = self.state.clone();
@@ -98,7 +98,8 @@ mod tests {
             let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             free.local_addr().expect("its address").port()
         };
-        let place = Place { run: dir.path().join("run"), listen: [127, 0, 0, 1].into(), program: slow };
+        let place =
+            Place { run: dir.path().join("run"), listen: [127, 0, 0, 1].into(), program: slow, tls: None };
         let (mut exporter, mut tasks) = (Exporter::new(Exports::new(place.clone())), JoinSet::new());
         let mut files = BootFiles::new(dir.path().into(), port);
         files.there(Duration::from_secs(30)).await; // nothing is wanted

@@ -6,6 +6,7 @@
 
 use super::{
     ADDING, ExportError, FENCE, Key, Place, Volume, Wanted,
+    files::SERVERS,
     qmp::{Qmp, QmpError},
 };
 use serde_json::{Value, json};
@@ -65,6 +66,9 @@ pub(super) async fn converge(place: &Place, key: &Key, wanted: &Wanted) -> Resul
     };
 
     qmp.until(ADDING);
+    if let Some(servers) = &wanted.servers {
+        let_in(&mut qmp, servers).await.map_err(|e| slow("the list of servers", e))?;
+    }
     let used: BTreeSet<&str> = now.values().map(|(node, _)| node.as_str()).collect();
     let mut open = close_unused(&mut qmp, &used).await.map_err(|e| slow("its volumes", e))?;
     for (id, node) in of.iter().filter(|(id, _)| !now.contains_key(*id)) {
@@ -79,6 +83,21 @@ pub(super) async fn converge(place: &Place, key: &Key, wanted: &Wanted) -> Resul
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// Sets which servers are let in: those whose certificate's distinguished name is `CN=SERVER` and nothing else.
+async fn let_in(qmp: &mut Qmp, servers: &[String]) -> Result<(), QmpError> {
+    let rule = |s: &String| json!({ "match": format!("CN={s}"), "format": "exact", "policy": "allow" });
+    let rules: Value = servers.iter().map(rule).collect();
+    let list = json!({ "path": format!("/objects/{SERVERS}"), "property": "rules", "value": rules });
+    match qmp.ask("qom-set", list).await {
+        // there is none yet
+        Err(QmpError::Refused(_)) => {
+            let new = json!({ "qom-type": "authz-list", "id": SERVERS, "policy": "deny", "rules": rules });
+            qmp.ask("object-add", new).await.map(drop)
+        }
+        done => done.map(drop),
+    }
 }
 
 /// What refused or was slow after all that is not wanted had gone.

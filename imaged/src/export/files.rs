@@ -23,6 +23,8 @@ pub struct Place {
     pub listen: IpAddr,
     /// `qemu-storage-daemon`.
     pub program: PathBuf,
+    /// Certificates and keys as QEMU names them: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`; none: nothing is served by TLS.
+    pub tls: Option<PathBuf>,
 }
 
 /// A raw file or block device that is exported.
@@ -45,11 +47,18 @@ pub struct Wanted {
     pub volumes: Vec<Volume>,
     /// Each export's name, and the volume's that it shows. Several exports may show one volume.
     pub exports: Vec<(String, String)>,
+    /// The servers that are let in, by TLS alone; none: whoever comes, without TLS.
+    pub servers: Option<Vec<String>>,
 }
 
 /// Whose daemon: a config's name, or `boot`. It can be a part of a file's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key(String);
+
+/// The id of the credentials in a daemon.
+const CREDENTIALS: &str = "tls";
+/// The id of the list of who is let in; without it nobody is.
+pub(super) const SERVERS: &str = "servers";
 
 /// The descriptor under which a daemon gets the socket on which it listens.
 pub(super) const SOCKET: u32 = 3;
@@ -110,25 +119,37 @@ impl Place {
 
     /// The argument that says where it listens, for who looks at it later: an id, in which no `:` is allowed. The socket itself is handed
     /// to it as [`SOCKET`].
-    pub(super) fn listen_option(&self, port: u16) -> String {
-        format!("chardev=qmp,id=at-{}-{port}", self.listen).replace(':', "_")
+    pub(super) fn listen_option(&self, port: u16, tls: bool) -> String {
+        let tls = if tls { "-tls" } else { "" };
+        format!("chardev=qmp,id=at-{}-{port}{tls}", self.listen).replace(':', "_")
     }
 
-    /// The whole command line, without the program.
-    pub(super) fn arguments(&self, key: &Key, port: u16) -> Vec<String> {
-        let pid = self.file(key, "pid");
-        [
+    /// The whole command line, without the program. The error says that nobody can be let in by TLS here.
+    pub(super) fn arguments(&self, key: &Key, port: u16, tls: bool) -> Result<Vec<String>, ExportError> {
+        let (pid, mut server) = (self.file(key, "pid"), format!("addr.type=fd,addr.str={SOCKET}"));
+        let mut all = Vec::new();
+        if tls {
+            let dir = self.tls.as_ref().ok_or_else(|| ExportError::Start {
+                key: key.to_string(),
+                why: "its lease wants TLS, and there are no certificates (--tls)".into(),
+            })?;
+            let dir = escaped(dir);
+            let object = format!("tls-creds-x509,id={CREDENTIALS},endpoint=server,verify-peer=on,dir={dir}");
+            all.extend(["--object".into(), object]);
+            server += &format!(",tls-creds={CREDENTIALS},tls-authz={SERVERS}");
+        }
+        let usual = [
             "--chardev",
             &self.socket_option(key),
             "--monitor",
-            &self.listen_option(port),
+            &self.listen_option(port, tls),
             "--nbd-server",
-            &format!("addr.type=fd,addr.str={SOCKET}"),
+            &server,
             "--pidfile",
             &pid.to_string_lossy(),
-        ]
-        .map(String::from)
-        .into()
+        ];
+        all.extend(usual.map(String::from));
+        Ok(all)
     }
 }
 
@@ -169,7 +190,12 @@ mod tests {
     use super::*;
 
     fn place(run: &str) -> Place {
-        Place { run: run.into(), listen: [127, 0, 0, 1].into(), program: "qemu-storage-daemon".into() }
+        Place {
+            run: run.into(),
+            listen: [127, 0, 0, 1].into(),
+            program: "qemu-storage-daemon".into(),
+            tls: None,
+        }
     }
 
     #[test]
@@ -204,6 +230,7 @@ mod tests {
             port: 1,
             volumes: vec![disk.clone()],
             exports: exports.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+            servers: None,
         };
         let key = Key::parse("a", &place("/run")).expect("a key");
         assert!(wanted(&[("a.b.1", "disk"), ("a.c.2", "disk")]).check(&key).is_ok());

@@ -55,9 +55,9 @@ impl Process {
         self.pid
     }
 
-    /// Whether it was told to listen there.
-    pub(super) fn listens(&self, place: &Place, port: u16) -> bool {
-        self.arguments.contains(&place.listen_option(port))
+    /// Whether it was told to listen there, in that way.
+    pub(super) fn listens(&self, place: &Place, port: u16, tls: bool) -> bool {
+        self.arguments.contains(&place.listen_option(port, tls))
     }
 
     #[expect(

@@ -25,7 +25,13 @@ use tokio::{process::Child, time::Instant};
 const LOG: usize = 500;
 
 /// Starts the daemon of `key`, which must not run, with no exports. Returns when it listens on its port and answers.
-pub(super) async fn start(place: &Arc<Place>, key: &Key, port: u16) -> Result<Process, ExportError> {
+pub(super) async fn start(
+    place: &Arc<Place>,
+    key: &Key,
+    port: u16,
+    tls: bool,
+) -> Result<Process, ExportError> {
+    let arguments = place.arguments(key, port, tls)?;
     directory(&place.run)?;
     let lock = lock(place, key).await?;
     for kind in ["qmp", "pid"] {
@@ -41,7 +47,7 @@ pub(super) async fn start(place: &Arc<Place>, key: &Key, port: u16) -> Result<Pr
     let mut command = tokio::process::Command::new("sh");
     let script = format!("umask 077; exec setsid \"$@\" {SOCKET}>&1 1>&2");
     command.args(["-c", &script, "sh"]).arg(&place.program);
-    command.args(place.arguments(key, port)).current_dir("/");
+    command.args(arguments).current_dir("/");
     command.stdin(Stdio::from(lock)).stdout(Stdio::from(listener)).stderr(Stdio::from(log));
     let mut child = command.spawn().map_err(io("start", &place.program))?;
     drop(command); // our copies of the lock and the listener
@@ -155,7 +161,7 @@ mod tests {
     /// If this fails, a guest's disk takes 90 ms more to open: daemons do not ask for it themselves.
     #[test]
     fn clients_are_answered_without_delay() {
-        let place = Place { run: "/x".into(), listen: [127, 0, 0, 1].into(), program: "x".into() };
+        let place = Place { run: "/x".into(), listen: [127, 0, 0, 1].into(), program: "x".into(), tls: None };
         let key = Key::parse("a", &place).expect("a key");
         let listener = TcpListener::from(listen(&place, &key, 0).expect("any port"));
         let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("listens");

@@ -1,7 +1,7 @@
 //! What is to be exported: the names of the leases that are held, and no others.
 
 use super::Keeper;
-use super::entry::{Step, Work};
+use super::entry::{Entry, Step, Work};
 use super::step::Effect;
 use xvm_model::spec::{GrantDisk, export_name};
 use xvm_model::{Code, ConfigName, Failure, Grant, ServerName};
@@ -35,6 +35,9 @@ impl Keeper {
         port: u16,
     ) -> impl FnOnce(u64) -> Grant + use<> {
         let (config, server, host) = (name.clone(), server.clone(), self.site.host.clone());
+        // one daemon serves all leases of a config: a second one is as the first, which was perhaps made when the site was another
+        let first = self.configs.get(name).and_then(|e| e.leases.held.first());
+        let tls = first.map_or(self.site.tls, |l| l.grant.tls);
         let volumes = self.configs.get_mut(name).map_or_else(Vec::new, |entry| {
             entry.port = port;
             entry.volumes()
@@ -49,7 +52,7 @@ impl Keeper {
                     size: mib << 20,
                 })
                 .collect();
-            Grant { config, server, epoch, host, port, disks }
+            Grant { config, server, epoch, host, port, tls, disks }
         }
     }
 
@@ -58,11 +61,13 @@ impl Keeper {
         let Some(entry) = self.configs.get_mut(name) else { return };
         entry.wish += 1;
         (entry.wished, entry.retry) = (false, None);
-        let grants = entry.leases.held.iter().map(|l| &l.grant);
-        let names =
-            grants.flat_map(|g| g.disks.iter().map(|d| (d.export.clone(), d.volume.clone()))).collect();
+        let names = grants_of(entry)
+            .flat_map(|g| g.disks.iter().map(|d| (d.export.clone(), d.volume.clone())))
+            .collect();
+        let tls = grants_of(entry).any(|g| g.tls);
+        let servers = tls.then(|| grants_of(entry).map(|g| g.server.clone()).collect());
         let (wish, port) = (entry.wish, entry.port);
-        self.out.push(Effect::Export { name: name.clone(), wish, port, names });
+        self.out.push(Effect::Export { name: name.clone(), wish, port, names, servers });
     }
 
     /// The exports are as wished, or not.
@@ -91,4 +96,9 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The leases of a config.
+fn grants_of(entry: &Entry) -> impl Iterator<Item = &Grant> {
+    entry.leases.held.iter().map(|l| &l.grant)
 }

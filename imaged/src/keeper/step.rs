@@ -13,7 +13,8 @@ use crate::image::BootFiles;
 use xvm_model::images::StoreRoom;
 use xvm_model::outbox::Addressee;
 use xvm_model::{
-    Body, Boot, ClientName, Command, Config, ConfigName, Envelope, Failure, Mono, Order, Reply, Topic, Wall,
+    Body, Boot, ClientName, Command, Config, ConfigName, Envelope, Failure, Mono, Order, Reply, ServerName,
+    Topic, Wall,
 };
 
 /// The file of a config as it is now; none: it is gone. The error says what is wrong with it.
@@ -207,6 +208,8 @@ pub enum Effect {
         port: u16,
         /// Export name and volume.
         names: Vec<(Box<str>, Box<str>)>,
+        /// The servers that are let in, by TLS alone; none: without TLS.
+        servers: Option<Vec<ServerName>>,
     },
     /// Order something of an agent.
     Order {

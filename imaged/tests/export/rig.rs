@@ -87,7 +87,12 @@ impl Drop for Frozen {
 
 /// The place in a scratch folder.
 pub fn place(dir: &Path) -> Place {
-    Place { run: dir.join("run"), listen: [127, 0, 0, 1].into(), program: "qemu-storage-daemon".into() }
+    Place {
+        run: dir.join("run"),
+        listen: [127, 0, 0, 1].into(),
+        program: "qemu-storage-daemon".into(),
+        tls: None,
+    }
 }
 
 /// The storage daemons that have `path` in their command line.
@@ -115,16 +120,23 @@ pub fn wanted(port: u16, path: &Path, names: &[&str]) -> Wanted {
         port,
         volumes: vec![Volume { node: "disk".into(), path: path.into(), writable: true }],
         exports: names.iter().map(|n| ((*n).into(), "disk".into())).collect(),
+        servers: None,
     }
 }
 
 /// What nbdinfo sees, sorted.
 pub fn listed(port: u16) -> Vec<String> {
-    let text = output("nbdinfo", &["--list", &format!("nbd://127.0.0.1:{port}")]);
+    listed_by(&format!("nbd://127.0.0.1:{port}")).expect("somebody listens")
+}
+
+/// What nbdinfo sees, sorted; none when it is not let in.
+pub fn listed_by(uri: &str) -> Option<Vec<String>> {
+    let out = Command::new("nbdinfo").args(["--list", uri]).output().expect("nbdinfo");
+    let text = out.status.success().then_some(String::from_utf8_lossy(&out.stdout))?;
     let names = text.lines().filter_map(|l| l.strip_prefix("export=\"")?.strip_suffix("\":"));
     let mut names: Vec<String> = names.map(str::to_owned).collect();
     names.sort();
-    names
+    Some(names)
 }
 
 /// Runs a program that must succeed.

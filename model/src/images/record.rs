@@ -31,7 +31,15 @@ impl ConfigRecord {
         });
         let disks = disks.collect();
         let host = if host.is_empty() { "imaged" } else { host };
-        Grant { config: self.name.clone(), server, epoch: 0, host: host.into(), port: NBD_PORT, disks }
+        Grant {
+            config: self.name.clone(),
+            server,
+            epoch: 0,
+            host: host.into(),
+            port: NBD_PORT,
+            tls: false,
+            disks,
+        }
     }
 
     /// The words of its `ctl` that imaged is likely to take now; imaged alone decides.

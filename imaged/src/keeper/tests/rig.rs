@@ -48,13 +48,17 @@ pub(super) struct Rig {
     pub(super) easy: bool,
     number: u64,
     life: u64,
+    /// Whether its next life serves by TLS.
+    pub(super) tls: bool,
+    /// Who the last export lets in, by TLS; none: without it.
+    pub(super) let_in: Option<Vec<String>>,
 }
 
 impl Rig {
     pub(super) fn new() -> Rig {
         let now = Now { mono: Mono(0), wall: Wall(1_000_000) };
         let mut rig = Rig {
-            keeper: keeper(1, Kept::default(), now),
+            keeper: keeper(1, Kept::default(), now, false),
             now,
             hosts: BTreeMap::new(),
             kept: Kept::default(),
@@ -66,6 +70,8 @@ impl Rig {
             easy: true,
             number: 0,
             life: 1,
+            tls: false,
+            let_in: None,
         };
         rig.input(Input::Link(true));
         for name in ["ferby", "gerby", "herby"] {
@@ -86,7 +92,7 @@ impl Rig {
         self.open.clear();
         self.given.clear();
         self.life += 1;
-        self.keeper = keeper(self.life, self.kept.clone(), self.now);
+        self.keeper = keeper(self.life, self.kept.clone(), self.now, self.tls);
         let files = files.into_iter().map(|(name, c)| (name, Some(Ok(Box::new(c))))).collect();
         self.input(Input::Files(files));
         self.input(Input::Link(true));
@@ -106,7 +112,8 @@ impl Rig {
                     Effect::Write { name, before, answer, .. } if self.easy => {
                         inputs.push_back(Input::Written { name, before, answer, result: Ok(()) });
                     }
-                    Effect::Export { name, wish, .. } if self.easy => {
+                    Effect::Export { name, wish, servers, .. } if self.easy => {
+                        self.let_in = servers.map(|all| all.iter().map(ServerName::to_string).collect());
                         inputs.push_back(Input::Exported { name, wish, result: Ok(()) });
                     }
                     Effect::Work { build, task, .. } if self.easy => {
@@ -309,7 +316,7 @@ pub(super) fn news(reply: &Reply) -> Option<&ConfigRecord> {
     }
 }
 
-fn keeper(life: u64, kept: Kept, now: Now) -> Keeper {
+fn keeper(life: u64, kept: Kept, now: Now, tls: bool) -> Keeper {
     let site = Site {
         name: server("kerby"),
         boot: Boot(life),
@@ -318,6 +325,7 @@ fn keeper(life: u64, kept: Kept, now: Now) -> Keeper {
         boot_port: 10809,
         interval_ms: 2_000,
         guestd: None,
+        tls,
         systems: vec!["tiny".into(), "debian/bookworm".into()],
         keep_ms: KEEP_MS,
     };

@@ -137,6 +137,44 @@ fn a_migration_has_two_leases_until_it_has_ended() {
     }
 }
 
+/// If this fails, a domain cannot open its disk where it moves to, or a server goes on using one that another has.
+#[test]
+fn a_lease_is_served_as_it_began_and_tls_lets_in_who_holds_one() {
+    let mut rig = Rig::new();
+    rig.made("small-6");
+    rig.runs("small-6", "ferby");
+    rig.tls = true;
+    rig.restart();
+    for name in ["ferby", "gerby", "herby"] {
+        rig.beat(name);
+    }
+    let lend = |from: &str, to: &str, job: &str| ConfigCommand::Lend {
+        from: server(from),
+        to: server(to),
+        job: job.into(),
+    };
+    let moves = |rig: &mut Rig, from: &str, to: &str, id: &str| {
+        rig.domain(from, "small-6", |d| d.job = Some(Box::new(job(id))));
+        rig.order("small-6", lend(from, to, id));
+        let both = rig.let_in.clone();
+        let (_, tag, _) = rig.take_order().expect("the destination gets ready");
+        rig.reply("small-6", tag, Ok("p"));
+        let grant = rig.record("small-6").leases[1].grant.clone();
+        rig.gone(from, "small-6");
+        rig.domain(to, "small-6", |d| d.settings.grant = Some(Box::new(grant.clone())));
+        (grant.tls, both, rig.let_in.clone())
+    };
+    assert_eq!(moves(&mut rig, "ferby", "gerby", "m1"), (false, None, None), "it began without TLS");
+    rig.gone("gerby", "small-6");
+
+    rig.runs("small-6", "ferby");
+    let names = |all: &[&str]| Some(all.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+    assert!(rig.record("small-6").leases[0].grant.tls);
+    assert_eq!(rig.let_in, names(&["ferby"]));
+    let moved = moves(&mut rig, "ferby", "gerby", "m2");
+    assert_eq!(moved, (true, names(&["ferby", "gerby"]), names(&["gerby"])));
+}
+
 fn job(id: &str) -> xvm_model::Job {
     let (phase, since) = ("copy".into(), xvm_model::Wall(0));
     xvm_model::Job { id: id.into(), kind: JobKind::Migrate, phase, percent: 1, to: None, since, note: None }

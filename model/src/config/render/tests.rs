@@ -40,7 +40,7 @@ fn spec() -> Spec {
         kind: GuestType::Auto,
         mac: Some(Mac::of(uuid)),
         vlan: None,
-        grant: Grant { config, server, epoch: 3, host: "10.0.0.9".into(), port: 10810, disks },
+        grant: Grant { config, server, epoch: 3, host: "10.0.0.9".into(), port: 10810, tls: false, disks },
         boot: Some(Boot {
             host: "10.0.0.9".into(),
             port: 10811,

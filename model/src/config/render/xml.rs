@@ -64,7 +64,8 @@ pub fn libvirt_xml(spec: &Spec, kind: HypervisorKind, site: &Site<'_>) -> String
                     3,
                     "<driver name='qemu' type='raw' cache='none' error_policy='stop' rerror_policy='stop' discard='unmap'/>",
                 );
-                x.line(3, &format!("<source protocol='nbd' name='{}'>", escape(&disk.export)));
+                let tls = if spec.grant.tls { " tls='yes'" } else { "" };
+                x.line(3, &format!("<source protocol='nbd' name='{}'{tls}>", escape(&disk.export)));
                 let (host, port) = (escape(&spec.grant.host), spec.grant.port);
                 x.line(4, &format!("<host name='{host}' port='{port}'/>"));
                 x.line(3, "</source>");

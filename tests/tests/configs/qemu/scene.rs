@@ -11,7 +11,8 @@ use xvm_tests::{Cluster, Lab, Tree, shell};
 const LONG: Duration = Duration::from_secs(90);
 
 /// Programs that these tests need besides those of a lab.
-pub const NEEDS: [&str; 6] = ["/dev/fuse", "qemu-storage-daemon", "nbdinfo", "qemu-img", "mke2fs", "busybox"];
+pub const NEEDS: [&str; 7] =
+    ["/dev/fuse", "qemu-storage-daemon", "nbdinfo", "qemu-img", "mke2fs", "busybox", "openssl"];
 
 /// Whether all is here; else it is said what lacks.
 #[macro_export]
@@ -39,10 +40,16 @@ pub fn plain_cluster(hosts: usize) -> Cluster {
 #[track_caller]
 pub fn cluster(hosts: usize) -> Cluster {
     let mut cluster = Cluster::qemu(hosts, 0, |_| {});
-    tiny(&mut cluster, include_str!("writer.sh"), &[]);
+    writers(&mut cluster, &[]);
+    cluster
+}
+
+/// Starts imaged, with more flags, whose tiny systems write records without rest.
+#[track_caller]
+pub fn writers(cluster: &mut Cluster, flags: &[&str]) {
+    tiny(cluster, include_str!("writer.sh"), flags);
     // guests that boot side by side are an overload, and nothing here is to move by itself
     cluster.tree.order("ctl", "balance off");
-    cluster
 }
 
 /// Starts imaged, with more flags, whose tiny systems boot and run a script.

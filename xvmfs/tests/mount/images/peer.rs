@@ -120,7 +120,15 @@ impl Peer {
         let server = ServerName::parse(on).unwrap();
         let export = export_name(&name(text), &server, epoch, "disk");
         let disks = vec![GrantDisk { target: "vda".into(), volume: "disk".into(), export, size: 2048 << 20 }];
-        let grant = Grant { config: name(text), server, epoch, host: "10.0.0.9".into(), port: 10809, disks };
+        let grant = Grant {
+            config: name(text),
+            server,
+            epoch,
+            host: "10.0.0.9".into(),
+            port: 10809,
+            tls: false,
+            disks,
+        };
         let lease = Lease { grant, phase: Phase::Held, job: None, boot: Boot(1) };
         self.change(text, |r| (r.leases, r.state) = (vec![lease], ConfigState::Running));
     }

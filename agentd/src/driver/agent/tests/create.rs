@@ -9,7 +9,7 @@ pub(super) fn grant(server_: &str, epoch: u64) -> Grant {
     let (config, server) = (ConfigName::parse("small-1").expect("valid"), server(server_));
     let export = export_name(&config, &server, epoch, "disk");
     let disks = vec![GrantDisk { target: "vda".into(), volume: "disk".into(), export, size: 1 << 20 }];
-    Grant { config, server, epoch, host: "kerby".into(), port: 10809, disks }
+    Grant { config, server, epoch, host: "kerby".into(), port: 10809, tls: false, disks }
 }
 
 pub(super) fn files() -> Files {
