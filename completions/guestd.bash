@@ -23,7 +23,7 @@ _guestd() {
 
     case "${cmd}" in
         guestd)
-            opts="-h -V --name --forwarder --heartbeat --limit --allow-any --config --simulated --state --help --version"
+            opts="-h -V --name --forwarder --heartbeat --limit --allow-any --config --key --simulated --state --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -46,6 +46,10 @@ _guestd() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

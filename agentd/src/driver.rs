@@ -143,7 +143,7 @@ pub async fn run(
                     _ => {}
                 },
                 // agents hear no guests
-                Some(Incoming::Flood(_)) => {}
+                Some(Incoming::Flood(_) | Incoming::Forged(_)) => {}
             },
             // a call that panicked sends no end
             Some(result) = calls.panicked() => return Err(DriverError::Call(result)),

@@ -78,7 +78,7 @@ async fn domains_move_there_and_back_and_are_on_one_server_each() {
         while let Some(incoming) = receiver.recv().await {
             let mut view = heard.lock().expect("whole");
             match incoming {
-                Incoming::Flood(_) => {}
+                Incoming::Flood(_) | Incoming::Forged(_) => {}
                 Incoming::Link(link) => drop(view.link(link.is_up(), "", ticks.now())),
                 Incoming::Message { envelope, .. } => {
                     let body = envelope.body.clone();

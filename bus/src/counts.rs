@@ -30,6 +30,8 @@ counts! {
     malformed,
     /// Messages that were dropped because a guest said too much.
     flooded,
+    /// Messages that were dropped because they came under a guest's name without its signature.
+    forged,
     /// Messages that were dropped because they came a second time, or were of a sender's earlier life.
     doubled,
     /// Messages that were dropped because the receiver was too slow.

@@ -1,7 +1,7 @@
 //! What a receiver believes: the checks between two frames and a message. Pure; the same for ZeroMQ and the in-memory net.
 //!
 //! ```text
-//! frames -> topic in the table? -> subscribed? -> not too much of a guest? -> JSON of at most MESSAGE_MAX, of our version?
+//! frames -> topic in the table? -> subscribed? -> signed, if of a guest that has a key? -> not too much of a guest? -> JSON of at most MESSAGE_MAX, of our version?
 //!        -> body belongs under the topic? -> sender may speak there? -> not ourselves? -> not heard before? -> message
 //! ```
 //! What fails is dropped and counted; the log gets one line a minute at most.
@@ -9,7 +9,7 @@
 mod flood;
 
 use crate::{
-    Incoming,
+    GuestKeys, Incoming,
     counts::{Meter, add, one},
     publisher::Frames,
 };
@@ -17,7 +17,7 @@ use flood::{Admit, Floods};
 use serde::Deserialize;
 use std::{collections::HashMap, sync::Arc};
 use xvm_model::{
-    Body, Boot, DomainName, Envelope, Heartbeat, Mono, Sender, Topic, Wall, Window,
+    Body, Boot, DomainName, Envelope, Heartbeat, Mono, PublicKey, Sender, Topic, Wall, Window,
     message::{GUEST_MESSAGE_MAX, MESSAGE_MAX, News, VERSION},
     round::Round,
 };
@@ -40,6 +40,8 @@ struct Peer {
     boot: Boot,
     /// When it was last believed.
     heard: Mono,
+    /// With which key, of a guest: what was believed without it says nothing of the numbers of who has it.
+    key: Option<PublicKey>,
 }
 
 /// The checks and what they remember.
@@ -52,6 +54,8 @@ pub(crate) struct Inbox {
     peers: HashMap<Sender, Peer>,
     /// What guests said lately.
     floods: Floods,
+    /// The keys of guests, as far as they are known.
+    keys: GuestKeys,
     /// The counters.
     meter: Arc<Meter>,
     /// When the log last complained.
@@ -66,6 +70,8 @@ enum Checked {
     Other,
     /// It is one too many of a guest.
     Flood(DomainName, Admit),
+    /// It is not of the guest whose name it has; whether that is to be told.
+    Forged(DomainName, bool),
 }
 
 /// Bounds and sense of what is in a body.
@@ -117,9 +123,15 @@ impl Inbox {
             own,
             peers: HashMap::new(),
             floods: Floods::default(),
+            keys: GuestKeys::default(),
             meter,
             logged: None,
         }
+    }
+
+    /// From now on guests with these keys must sign.
+    pub(crate) fn check_with(&mut self, keys: GuestKeys) {
+        self.keys = keys;
     }
 
     /// The message in `frames`, when it is to be believed; or that there are too many of a guest.
@@ -131,6 +143,10 @@ impl Inbox {
             Ok(Checked::Flood(name, admit)) => {
                 one(&self.meter.flooded);
                 return (admit == Admit::Tell).then_some(Incoming::Flood(name));
+            }
+            Ok(Checked::Forged(name, tell)) => {
+                one(&self.meter.forged);
+                return tell.then_some(Incoming::Forged(name));
             }
             Err(why) => {
                 one(&self.meter.malformed);
@@ -166,9 +182,9 @@ impl Inbox {
             _ => None,
         };
         if let Some(name) = guest
-            && let admit @ (Admit::No | Admit::Tell) = self.floods.admit(name, now)
+            && let Some(dropped) = self.guest(name, frames, now)
         {
-            return Ok(Checked::Flood(name.clone(), admit));
+            return Ok(dropped);
         }
         let most = if guest.is_some() { GUEST_MESSAGE_MAX } else { MESSAGE_MAX };
         if frames.body.len() > most {
@@ -208,11 +224,28 @@ impl Inbox {
             return Ok(Checked::Other);
         }
         if let (Topic::Reply(_), Sender::Guest(name)) = (&topic, &envelope.from)
-            && let admit @ (Admit::No | Admit::Tell) = self.floods.admit(name, now)
+            && let Some(dropped) = self.guest(name, frames, now)
         {
-            return Ok(Checked::Flood(name.clone(), admit));
+            return Ok(dropped);
         }
         Ok(Checked::Message(topic, envelope))
+    }
+
+    /// Why a message under a guest's name is not read.
+    fn guest(&mut self, name: &DomainName, frames: &Frames, now: Mono) -> Option<Checked> {
+        // of one that says too much no signature is looked at
+        if self.keys.get(name).is_some() && self.floods.would_admit(name, now) {
+            if !self.floods.check(now) {
+                return Some(Checked::Flood(name.clone(), Admit::No));
+            }
+            if !self.keys.believes(name, &frames.topic, &frames.body) {
+                return Some(Checked::Forged(name.clone(), self.floods.forged(name, now)));
+            }
+        }
+        match self.floods.admit(name, now) {
+            Admit::Yes => None,
+            admit => Some(Checked::Flood(name.clone(), admit)),
+        }
     }
 
     /// Whether this number of this sender is new.
@@ -220,11 +253,19 @@ impl Inbox {
         if !self.peers.contains_key(&envelope.from) && self.peers.len() >= PEERS_MAX {
             self.forget_half();
         }
+        let key = match &envelope.from {
+            Sender::Guest(name) => self.keys.get(name),
+            _ => None,
+        };
         let peer = self.peers.entry(envelope.from.clone()).or_insert_with(|| Peer {
             window: Window::default(),
             boot: envelope.boot,
             heard: now,
+            key,
         });
+        if peer.key != key {
+            (peer.window, peer.key) = (Window::default(), key);
+        }
         if envelope.boot < peer.boot && now.since(peer.heard) >= FORGET_MS {
             peer.window.reset();
         }
@@ -273,7 +314,8 @@ fn read(text: &[u8]) -> serde_json::Result<Envelope> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xvm_model::{ServerName, message::Counters};
+    use crate::SecretKey;
+    use xvm_model::{Answer, Reply, ServerName, message::Counters};
 
     fn agent(name: &str) -> Sender {
         Sender::Agent(ServerName::parse(name).unwrap())
@@ -346,6 +388,49 @@ mod tests {
             b.accept(&call("me", 4, 1), Mono(0)).is_some(),
             "another life of our name is another speaker"
         );
+    }
+
+    /// If this fails, root in one guest speaks as another, or silences it.
+    #[test]
+    fn under_a_guests_name_who_has_its_key_is_heard_and_nobody_else() {
+        let name = |text: &str| DomainName::parse(text).unwrap();
+        let (own, other) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+        let beat = |guest: &str, boot: u64, seq: u64| {
+            let body = Body::GuestRuns(Box::default());
+            frames(&format!("guest-return.{guest}"), Sender::Guest(name(guest)), boot, seq, body)
+        };
+        let signed = |key: &SecretKey, f: Frames| Frames { body: key.sign(&f.topic, f.body.clone()), ..f };
+        let mut b = inbox(&[""]);
+        let keys = GuestKeys::default();
+        b.check_with(keys.clone());
+        // before its key is known, a forged life with great numbers
+        assert!(b.accept(&beat("a", 1 << 50, 9), Mono(0)).is_some());
+        keys.set([(name("a"), own.public())]);
+        assert!(b.accept(&signed(&own, beat("a", 1, 1)), Mono(1)).is_some(), "its numbers are its own");
+        for forged in [beat("a", 2, 1), signed(&other, beat("a", 2, 2))] {
+            let first = b.meter.read().forged == 0;
+            let told = matches!(b.accept(&forged, Mono(2)), Some(Incoming::Forged(of)) if of == name("a"));
+            assert_eq!(told, first, "told once");
+        }
+        // what is signed for one topic is not for another
+        let moved = Frames { topic: b"guest-return.b".to_vec(), ..signed(&own, beat("a", 1, 2)) };
+        assert!(b.accept(&moved, Mono(2)).is_none());
+        // a flood in its name does not silence it
+        for seq in 0..1_000 {
+            assert!(b.accept(&beat("a", 3, seq), Mono(3)).is_none());
+        }
+        assert!(b.accept(&signed(&own, beat("a", 1, 3)), Mono(4)).is_some());
+        // one that signs and says too much is as any other
+        let read = (4..1_000).filter(|seq| {
+            matches!(b.accept(&signed(&own, beat("a", 1, *seq)), Mono(5)), Some(Incoming::Message { .. }))
+        });
+        assert!(read.count() as u64 <= flood::BURST);
+        assert!(b.accept(&beat("b", 1, 1), Mono(5)).is_some(), "a guest without a key is heard as it was");
+        // an answer too
+        let reply = Body::Reply(Box::new(Reply { id: "x".into(), answer: Answer::Working, news: None }));
+        let reply = |guest: &str| frames("reply.c", Sender::Guest(name(guest)), 5, 1, reply.clone());
+        assert!(b.accept(&reply("a"), Mono(9_000)).is_none());
+        assert!(b.accept(&signed(&own, reply("a")), Mono(9_000)).is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`clock`] | the time, which tests may choose |
 //! | [`endpoint`] | addresses of forwarders |
+//! | [`keys`] | who signs what it says |
 //! | [`link`], [`counts`] | what a receiver gives; counters |
 //! | [`publisher`], [`receiver`] | the two halves of a connection |
 //! | `inbox`, `queue` | what is believed; the bounded queue behind a receiver |
@@ -19,6 +20,7 @@ pub mod counts;
 pub mod endpoint;
 pub mod forwarder;
 mod inbox;
+pub mod keys;
 pub mod link;
 pub mod memory;
 pub mod publisher;
@@ -33,6 +35,7 @@ pub use clock::Clock;
 pub use counts::Counts;
 pub use endpoint::{Endpoint, EndpointError};
 pub use forwarder::Forwarder;
+pub use keys::{GuestKeys, KeyError, SecretKey};
 pub use link::{Incoming, Link};
 pub use memory::{Faults, Net};
 pub use publisher::Publisher;

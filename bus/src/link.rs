@@ -30,6 +30,8 @@ pub enum Incoming {
     },
     /// A guest says more than receivers read; told once a minute.
     Flood(DomainName),
+    /// Somebody speaks as a guest without its key; told once a minute.
+    Forged(DomainName),
     /// The link changed. At the start it is down, which is not told. `Up` may come twice without a `Down` between when the link
     /// was lost for a moment: whoever joins by a roll-call does so at each `Up`.
     Link(Link),

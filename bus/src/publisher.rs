@@ -1,7 +1,8 @@
 //! The sending half of a connection.
 
+use crate::keys::SIGNATURE;
 use crate::{
-    Clock, Counts, Link,
+    Clock, Counts, Link, SecretKey,
     counts::{Meter, one},
 };
 use std::sync::{
@@ -40,6 +41,8 @@ pub(crate) trait Wire: Send + Sync {
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
+    /// Signs what it says.
+    secret: Option<Arc<SecretKey>>,
 }
 
 struct Shared {
@@ -69,7 +72,13 @@ impl Publisher {
     ) -> Self {
         Publisher {
             shared: Arc::new(Shared { sender, boot, seq: AtomicU64::new(0), clock, meter, link, wire }),
+            secret: None,
         }
+    }
+
+    /// The same publisher, which signs what it says from now on.
+    pub fn signing(self, secret: SecretKey) -> Publisher {
+        Publisher { secret: Some(Arc::new(secret)), ..self }
     }
 
     /// Says `body` under `topic`. Never waits: what cannot be taken (full queue, no forwarder, longer than
@@ -85,8 +94,13 @@ impl Publisher {
             body,
         };
         let sent = match serde_json::to_vec(&envelope) {
-            Ok(body) if body.len() <= MESSAGE_MAX => {
-                s.wire.send(Frames { topic: topic.to_string().into_bytes(), body })
+            Ok(body) if body.len() <= MESSAGE_MAX - SIGNATURE => {
+                let name = topic.to_string().into_bytes();
+                let body = match &self.secret {
+                    Some(secret) => secret.sign(&name, body),
+                    None => body,
+                };
+                s.wire.send(Frames { topic: name, body })
             }
             Ok(body) => {
                 tracing::warn!(

@@ -2,7 +2,9 @@
 //!
 //! JSON is read here, in the receiver's own task: the sockets' thread only moves bytes.
 
-use crate::{Clock, Counts, Incoming, Link, counts::Meter, inbox::Inbox, publisher::Frames, queue::Outlet};
+use crate::{
+    Clock, Counts, GuestKeys, Incoming, Link, counts::Meter, inbox::Inbox, publisher::Frames, queue::Outlet,
+};
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use tokio::{
     sync::watch,
@@ -73,6 +75,12 @@ impl Receiver {
             meter,
             ended: false,
         }
+    }
+
+    /// The same receiver, which believes guests that have a key only what they have signed.
+    pub fn checking(mut self, keys: GuestKeys) -> Receiver {
+        self.inbox.check_with(keys);
+        self
     }
 
     /// What comes next; none when the sockets' thread has ended. Cancel-safe: a future that is dropped loses nothing.

@@ -25,11 +25,13 @@ use file::File;
 use settle::Sources;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xvm_bus::Endpoint;
+use xvm_bus::{Endpoint, SecretKey};
 use xvm_model::DomainName;
 
 /// Where the file is when no flag says so; it need not be there.
 const FILE: &str = "/etc/xvm/guestd.toml";
+/// Where its key is when no flag says so; it need not be there.
+const KEY: &str = "/etc/xvm/guestd.key";
 /// guestd's own program, also when its file was replaced by a newer one.
 const OWN: &str = "/proc/self/exe";
 
@@ -68,6 +70,7 @@ The file:
 const AFTER_HELP: &str = "
 Files:
   /etc/xvm/guestd.toml  the file, when --config names no other
+  /etc/xvm/guestd.key   the key, when --key names no other; imaged(8) puts one into each machine that it makes
   STATE/boot            the number of guestd's last life
   STATE/lock            held while guestd runs
 
@@ -83,7 +86,8 @@ Exit status:
   2  a wrong flag
 
 The bus is not protected yet: whoever reaches a forwarder commands the cluster. Give guests the address that xvm-forwarder(8) has for them \
-(--guests), through which nothing passes but what is theirs. There one guest can still speak as another.";
+(--guests), through which nothing passes but what is theirs. Mounts believe under the name of a machine that imaged(8) made with a key \
+what is signed with that key, and nothing else. The orders for one guest can be heard by others.";
 
 /// xvm's guest agent
 #[derive(Debug, Clone, Default, Parser)]
@@ -113,8 +117,12 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// Sign what is said with this key, PEM; without it /etc/xvm/guestd.key, if there is one
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+
     /// Be the guests of all simulated domains of the cluster, which only reckon; for trying and testing
-    #[arg(long, conflicts_with_all = ["name", "allow_any", "config"])]
+    #[arg(long, conflicts_with_all = ["name", "allow_any", "config", "key"])]
     simulated: bool,
 
     /// The directory that counts its lives; where it cannot be written the clock does
@@ -156,6 +164,12 @@ impl Config {
         self.plan_from(file, &text("/proc/cmdline"), &text("/proc/sys/kernel/hostname"))
     }
 
+    /// Its key: that of the flag, else the usual one where there is one.
+    fn secret(&self, usual: &Path) -> anyhow::Result<Option<SecretKey>> {
+        let path = self.key.as_deref().or_else(|| Some(usual).filter(|p| p.exists()));
+        Ok(path.map(SecretKey::read).transpose()?)
+    }
+
     fn plan_from(&self, file: File, cmdline: &str, host: &str) -> anyhow::Result<Plan> {
         let place = self.config.as_deref().unwrap_or(Path::new(FILE));
         let sources = Sources {
@@ -177,6 +191,7 @@ impl Config {
             settings: Settings { name: settled.name, interval_ms: settled.interval_ms, allowed },
             forwarders: settled.forwarders,
             state: self.state.clone(),
+            secret: self.secret(Path::new(KEY))?,
             limit: Duration::from_secs(self.limit),
         })
     }
@@ -185,6 +200,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn flags(args: &[&str]) -> Result<Config, clap::Error> {
         Config::try_parse_from(["guestd"].iter().chain(args).copied())
@@ -207,6 +223,25 @@ mod tests {
         ] {
             assert!(flags(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_key_is_used_where_there_is_one() {
+        let dir = tempfile::tempdir().expect("a scratch folder");
+        let (path, key) = (dir.path().join("key"), SecretKey::from_seed(&[3; 32]));
+        let plain = flags(&[]).expect("valid");
+        assert!(plain.secret(&path).expect("none is there").is_none());
+        let write = |mode| {
+            std::fs::write(&path, key.to_pem()).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        write(0o600);
+        let used = plain.secret(&path).expect("it reads").expect("it is there");
+        assert_eq!(used.public(), key.public());
+        write(0o644);
+        assert!(plain.secret(&path).is_err(), "others may read it");
+        let named = flags(&["--key", "/nowhere/key"]).expect("valid");
+        assert!(named.secret(&path).expect_err("not there").to_string().contains("/nowhere/key"));
     }
 
     #[test]

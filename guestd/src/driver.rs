@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
-use xvm_bus::{BusConfig, Clock, Endpoint, Incoming, Publisher, Receiver};
+use xvm_bus::{BusConfig, Clock, Endpoint, Incoming, Publisher, Receiver, SecretKey};
 use xvm_daemon::{Dir, StateError};
 use xvm_model::guest::Loading;
 use xvm_model::guest::queue::End;
@@ -34,6 +34,8 @@ pub struct Plan {
     pub state: PathBuf,
     /// The longest that a test may take.
     pub limit: Duration,
+    /// With which it signs what it says; none: it does not sign.
+    pub secret: Option<SecretKey>,
 }
 
 /// What the guest `name` hears.
@@ -52,6 +54,10 @@ pub async fn run(plan: Plan, ready: impl FnOnce(), shutdown: impl Future<Output 
         subscriptions: subscriptions(&name),
         clock,
     })?;
+    let publisher = match plan.secret {
+        Some(secret) => publisher.signing(secret),
+        None => publisher,
+    };
     serve(plan.settings, plan.limit, publisher, receiver, ready, shutdown).await
 }
 
@@ -115,7 +121,7 @@ pub async fn serve(
                     _ => Input::Tick,
                 },
                 // a guest hears no guests
-                Some(Incoming::Flood(_)) => Input::Tick,
+                Some(Incoming::Flood(_) | Incoming::Forged(_)) => Input::Tick,
             },
             () = tokio::time::sleep(wake) => Input::Tick,
         };

@@ -111,7 +111,7 @@ async fn hear(mut receiver: Receiver, told: watch::Sender<Arc<View>>, client: Cl
                     client.deliver(reply);
                 }
             }
-            Incoming::Flood(_) => {}
+            Incoming::Flood(_) | Incoming::Forged(_) => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{bail, ensure};
 use clap::{Args, CommandFactory, Parser};
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
 use xvm_bus::Endpoint;
+use xvm_daemon::Dir;
 use xvm_model::{Boot, HEARTBEAT_RANGE_MS, ServerName};
 
 const LONG_ABOUT: &str = "\
@@ -35,6 +36,7 @@ Files:
   CONFIGS/NAME.toml      a config, see xvm-config(5)
   CONFIGS/defaults.toml  what a new config has
   STATE/imaged.json      images, leases, what was removed
+  STATE/guests.secret    of what the keys of guests are made; who has it can speak as any of them
   STATE/removed/         configs that were removed within a day
   STATE/log/NAME.log     what the last build of a config said
   STATE/kernels/         kernels of images, by their content
@@ -240,7 +242,7 @@ impl Config {
     }
 
     /// What images are made of. The error says what guests cannot be given.
-    pub fn site(&self) -> anyhow::Result<Site> {
+    pub fn site(&self, state: &Dir) -> anyhow::Result<Site> {
         let mut site = Site::default();
         let i = &self.images;
         if let Some(url) = &i.mirror {
@@ -258,7 +260,7 @@ impl Config {
         site.tiny_kernel = i.tiny_kernel.clone().zip(i.tiny_initrd.clone());
         site.overlay.clone_from(&i.overlay);
         site.dns.clone_from(&i.dns);
-        site.guestd = self.guests.guestd()?;
+        site.guestd = self.guests.guestd(state)?;
         Ok(site)
     }
 

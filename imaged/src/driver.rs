@@ -164,7 +164,7 @@ impl Driver {
                     }
                     Some(Incoming::Message { topic, envelope }) => self.hear(&topic, envelope)?,
                     // imaged hears no guests
-                    Some(Incoming::Flood(_)) => {}
+                    Some(Incoming::Flood(_) | Incoming::Forged(_)) => {}
                 },
                 () = tokio::time::sleep(wake) => self.inputs.push_back(Input::Tick),
             }

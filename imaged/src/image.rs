@@ -6,6 +6,7 @@
 //! | `debs` | builders: Debian and Ubuntu by mmdebstrap or debootstrap, bases kept in a cache |
 //! | `import` | builder: a cloud image that somebody made, qcow2 or raw |
 //! | `guestd` | the guest agent, in what builders make |
+//! | `secret` | the keys with which guests sign |
 //! | `edit` | files to write and remove, in a directory or inside an unmounted image |
 //! | `personal` | the identity of a clone, changed addresses and keys; a grown disk |
 //! | `job` | one build: its directory, log, stages |
@@ -31,6 +32,7 @@ mod job;
 mod nursery;
 mod partition;
 mod personal;
+mod secret;
 mod sweep;
 mod tiny;
 mod tool;
@@ -40,6 +42,7 @@ pub use estimate::PHASES;
 pub use ext4::make_swap;
 pub use guestd::Guestd;
 pub use personal::{Personal, grow, personalise};
+pub use secret::GuestSecret;
 pub use sweep::{Swept, sweep};
 
 use async_trait::async_trait;

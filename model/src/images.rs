@@ -7,7 +7,7 @@ use crate::config::{Config, Rights, settings};
 use crate::domain::words;
 use crate::lease::Lease;
 use crate::spec::Boot;
-use crate::{ConfigName, Job, Outcome, ServerName, Wall};
+use crate::{ConfigName, Job, Outcome, PublicKey, ServerName, Wall};
 use serde::{Deserialize, Serialize};
 
 words! {
@@ -52,6 +52,9 @@ pub struct ConfigRecord {
     /// What its image boots with; none when it boots by itself, or is not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
+    /// The key with which its guestd signs what it says; none: it does not sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_key: Option<PublicKey>,
     /// Bytes of its log.
     #[serde(default)]
     pub log: u64,

@@ -8,6 +8,7 @@
 //! | [`server`], [`domain`] | the records that heartbeats carry |
 //! | [`config`] | the definition of a domain: settings, file, `xl.cfg`, `libvirt.xml` |
 //! | [`images`] | what imaged says of configs, and what it is told |
+//! | [`key`] | public keys of who signs what it says |
 //! | [`lease`], [`spec`] | one domain, one server: who may use its volumes, and what a server is told to run |
 //! | [`guest`] | what guestd says from within a domain, and what it is told |
 //! | [`command`] | commands, and the tables of `ctl` words |
@@ -32,6 +33,7 @@ pub mod failure;
 pub mod guest;
 pub mod history;
 pub mod images;
+pub mod key;
 pub mod lease;
 pub mod lifecycle;
 pub mod message;
@@ -64,6 +66,7 @@ pub use failure::{Code, Failure};
 pub use guest::command::GuestCommand;
 pub use guest::{GuestBeat, GuestRuns, Run, RunState, Top};
 pub use images::{ConfigChange, ConfigCommand, ConfigRecord, ConfigState, Configs};
+pub use key::PublicKey;
 pub use lease::{Lease, Leases};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
 pub use names::{ClientName, ConfigName, DomainName, GroupName, NameError, ServerName, TestName};

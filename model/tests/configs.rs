@@ -26,6 +26,7 @@ fn record(n: u64, state: ConfigState) -> ConfigRecord {
         last: None,
         leases: vec![],
         boot: None,
+        guest_key: None,
         log: n,
         wrong: None,
     }

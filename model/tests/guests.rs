@@ -2,8 +2,9 @@
 
 use xvm_model::guest::GuestMemory;
 use xvm_model::{
-    Body, Boot, Domain, DomainName, Envelope, Event, GuestBeat, GuestRuns, Heartbeat, HypervisorKind, Mono,
-    Now, Ratio, Run, RunState, Sender, ServerMemory, ServerName, ServerSettings, View, Wall,
+    Body, Boot, Config, ConfigName, ConfigRecord, ConfigState, Configs, Domain, DomainName, Envelope, Event,
+    GuestBeat, GuestRuns, Heartbeat, HypervisorKind, Mono, Now, PublicKey, Ratio, Run, RunState, Sender,
+    ServerMemory, ServerName, ServerSettings, View, Wall,
 };
 
 fn name() -> DomainName {
@@ -90,6 +91,47 @@ fn a_guest_comes_runs_and_falls_silent() {
     assert!(say(&mut view, guest.clone(), 3, 1, 10_060, beat()).is_empty());
     assert_eq!(say(&mut view, guest, 3, 2, 90_000, beat()), ["guest started anew"]);
     assert!(view.guest("small-1", Mono(90_000)).is_some_and(|g| g.runs.runs.is_empty()));
+}
+
+/// If this fails, what a stranger said stays believed, or a machine vanishes whenever imaged speaks.
+#[test]
+fn what_was_believed_without_a_key_is_forgotten_when_there_is_one() {
+    let mut view = with_domain();
+    let (guest, images) = (Sender::Guest(name()), Sender::Images(ServerName::parse("kerby").expect("valid")));
+    let record = |guest_key| ConfigRecord {
+        name: ConfigName::parse("small-1").expect("valid"),
+        config: Config::new(uuid::Uuid::nil()),
+        state: ConfigState::Running,
+        job: None,
+        remaining: None,
+        last: None,
+        leases: vec![],
+        boot: None,
+        guest_key,
+        log: 0,
+        wrong: None,
+    };
+    let said = |key| {
+        Body::Configs(Box::new(Configs {
+            interval_ms: 1000,
+            configs: vec![record(key)],
+            ..Configs::default()
+        }))
+    };
+    let heard = |view: &View| view.guest("small-1", Mono(50)).is_some();
+    say(&mut view, guest.clone(), 1 << 50, 1, 0, beat());
+    say(&mut view, images.clone(), 1, 1, 1, said(None));
+    assert!(heard(&view), "it needs none");
+    let key = Some(PublicKey([1; 32]));
+    say(&mut view, images.clone(), 1, 2, 2, said(key));
+    assert!(!heard(&view) && view.guest_key("small-1") == key);
+    assert_eq!(say(&mut view, guest, 1, 1, 3, beat()), ["guest up"], "an older life by its number");
+    say(&mut view, images.clone(), 1, 3, 4, said(key));
+    assert!(heard(&view), "it was believed with that key");
+    say(&mut view, images.clone(), 1, 4, 5, said(None));
+    assert!(heard(&view));
+    say(&mut view, images, 1, 5, 6, said(Some(PublicKey([2; 32]))));
+    assert!(!heard(&view));
 }
 
 #[test]

@@ -13,8 +13,9 @@ mod stage;
 
 use scene::wait_long;
 use stage::{make, start};
+use std::collections::BTreeSet;
 use std::time::Instant;
-use xvm_tests::{Cluster, Tree, say};
+use xvm_tests::{Cluster, Daemon, Events, Tree, say};
 
 /// From which load on a host counts as full here: what else runs on this machine takes its part of the CPU.
 const FULL: &str = "0.3";
@@ -74,7 +75,7 @@ fn cluster(names: &[&str]) -> Cluster {
     for name in names {
         let heard = || t.get(&format!("domains/{name}/guest/status")).ok();
         let status = wait_long(&format!("guestd in {name}"), heard);
-        assert!(status.starts_with(&format!("name {name}\nstate up\n")), "{status}");
+        assert!(status.starts_with(&format!("name {name}\nstate up\nsigned yes\n")), "{status}");
     }
     say(&format!("{} machines from start to guestd: {:.1} s", names.len(), begin.elapsed().as_secs_f64()));
     cluster
@@ -140,6 +141,21 @@ fn five_domains_under_load_get_help_and_their_tests_go_on() {
     let age: f64 =
         t.value(&format!("domains/{moved}/guest/status"), "age").and_then(|a| a.parse().ok()).expect("it");
     assert!(age < 60.0, "the mount's clock: {age}");
+
+    // each has a key of its own, and what comes under its name without it is not believed
+    let key = |name: &str| t.json(&format!("configs/{name}/json"))["guest_key"].as_str().map(str::to_owned);
+    let keys: BTreeSet<Option<String>> = names.iter().map(|n| key(n)).collect();
+    assert!(keys.len() == names.len() && !keys.contains(&None), "{keys:?}");
+    let other = names.iter().find(|n| **n != moved).expect("four did not move");
+    let events = Events::open(&t.path(&format!("domains/{other}/events")));
+    let (guests, state) = (cluster.guest_forwarder(), cluster.dir().join("thief"));
+    let state = state.to_string_lossy().into_owned();
+    let flags = ["--name", other, "--forwarder", &guests, "--heartbeat", "0.5", "--state", &state];
+    let mut thief = Daemon::start("thief", "guestd", &flags, cluster.dir());
+    events.expect("guest is not believed");
+    let status = t.text(&format!("domains/{other}/guest/status"));
+    assert!(status.contains("signed yes") && status.contains("cpus 1"), "this machine has more: {status}");
+    thief.kill();
 
     // one that ends with its domain has no result, and is not made up
     t.order(&format!("domains/{moved}/guest/run"), "memory 4 600");

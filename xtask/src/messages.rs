@@ -44,6 +44,11 @@ pub fn page() -> Result<String> {
         p.text(&format!("{} \u{2192} {}, type {}: {}", row.from, row.to, row.body, row.about));
         p.literal(&example(row)?);
     }
+    p.section("SIGNATURES").text(
+        "A guest may sign what it says: its message ends with one field more, sig, which holds an Ed25519 signature (RFC 8032) in 128 \
+         hexadecimal digits. Signed are the five bytes xvm1 and zero, the topic, a zero byte, and the message as it would be without \
+         that field. Who knows the guest's key, guest_key of its config's record, believes nothing under its name that is not signed with it.",
+    );
     p.section("LAWS").text(
         "State is repeated: a heartbeat is a server's whole state, configs that of imaged, and an older message (boot, seq) never wins over a newer one. \
          An order is carried out at most once and never late: it has an id, names the life of its receiver, and is void after its \
@@ -186,6 +191,7 @@ fn config() -> Result<ConfigRecord> {
         last: None,
         leases: vec![lease],
         boot: None,
+        guest_key: Some(PublicKey([0x5a; 32])),
         log: 48_213,
         wrong: None,
     })

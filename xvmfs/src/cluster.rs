@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use xvm_bus::{Client, Clock, Incoming, Link, Publisher, Receiver};
+use xvm_bus::{Client, Clock, GuestKeys, Incoming, Link, Publisher, Receiver};
 use xvm_model::event::WRONG;
 use xvm_model::history::{Histories, arrival};
 use xvm_model::{
-    About, Body, Counters, Domain, DomainChange, Envelope, Event, Failure, Mono, News, Now, Sender,
-    ServerName, Topic, View,
+    About, Body, Counters, Domain, DomainChange, DomainName, Envelope, Event, Failure, Mono, News, Now,
+    PublicKey, Sender, ServerName, Topic, View,
 };
 
 /// When roll-calls are sent after a forwarder is found, in milliseconds: our side to the publishers may connect later than the side
@@ -55,6 +55,8 @@ pub struct Cluster {
     streams: Streams,
     /// Guests whose processes are read.
     tops: Tops,
+    /// With which guests sign what they say, for the receiver.
+    guest_keys: GuestKeys,
     /// Schedules of tests.
     schedules: Schedules,
 }
@@ -92,6 +94,7 @@ impl Cluster {
             parting: tokio::sync::Mutex::default(),
             streams: Streams::default(),
             tops: Tops::default(),
+            guest_keys: GuestKeys::default(),
             schedules,
         })
     }
@@ -194,7 +197,8 @@ impl Cluster {
     }
 
     /// Applies what the bus says until `shutdown`.
-    pub async fn feed(&self, mut receiver: Receiver, shutdown: impl Future<Output = ()>) {
+    pub async fn feed(&self, receiver: Receiver, shutdown: impl Future<Output = ()>) {
+        let mut receiver = receiver.checking(self.guest_keys.clone());
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut calls: Vec<Mono> = Vec::new();
@@ -226,6 +230,7 @@ impl Cluster {
                     }
                     Some(Incoming::Message { envelope, .. }) => self.hear(envelope),
                     Some(Incoming::Flood(name)) => self.change(|view, now| view.guest_floods(&name, now)),
+                    Some(Incoming::Forged(name)) => self.change(|view, now| view.guest_forged(&name, now)),
                 },
             }
         }
@@ -238,6 +243,29 @@ impl Cluster {
 
     fn hear(&self, envelope: Envelope) {
         self.note_arrivals(&envelope);
+        let images = matches!(envelope.from, Sender::Images(_));
+        self.take_in(envelope);
+        if images {
+            self.learn_keys();
+        }
+    }
+
+    /// Takes the guests' keys from what imaged says. A guest that was believed without its key is forgotten, and asked anew.
+    fn learn_keys(&self) {
+        let (view, mut anew) = (self.view(), false);
+        let keys: Vec<(DomainName, PublicKey)> =
+            view.configs().filter_map(|c| Some((c.record.name.domain(), c.record.guest_key?))).collect();
+        for (name, key) in &keys {
+            anew |= self.guest_keys.get(name) != Some(*key)
+                && view.domain(name.as_str(), self.now().mono).is_some();
+        }
+        self.guest_keys.set(keys);
+        if anew {
+            self.roll_call();
+        }
+    }
+
+    fn take_in(&self, envelope: Envelope) {
         match (&envelope.from, &envelope.body) {
             (Sender::Forwarder(name), Body::Forwarder(counters)) => {
                 let mut known = locked(&self.counters);

@@ -197,6 +197,11 @@ fn bus(out: &mut String, scene: &Scene) {
             "Messages that this mount dropped because a guest said too much.",
             counts.flooded,
         ),
+        (
+            "xvm_bus_forged_messages_total",
+            "Messages that this mount dropped because they came under a guest's name without its signature.",
+            counts.forged,
+        ),
         ("xvm_bus_doubled_messages_total", "Messages that this mount dropped as doubles.", counts.doubled),
         ("xvm_bus_sent_messages_total", "Messages that this mount gave to the bus.", counts.sent),
         ("xvm_bus_unsent_messages_total", "Messages that this mount could not send.", counts.unsent),

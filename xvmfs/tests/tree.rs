@@ -94,6 +94,7 @@ fn configs(domains: &[(u8, DomainState)]) -> Vec<ConfigRecord> {
         last: None,
         leases: vec![],
         boot: None,
+        guest_key: None,
         log: 0,
         wrong: None,
     };

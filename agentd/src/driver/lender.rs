@@ -206,6 +206,7 @@ mod tests {
                 last: None,
                 leases: vec![Lease { grant, phase: Phase::Arriving, job, boot: Boot(1) }],
                 boot: None,
+                guest_key: None,
                 log: 0,
                 wrong: None,
             };

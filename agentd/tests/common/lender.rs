@@ -141,6 +141,7 @@ fn record(leases: &Leases) -> News {
         last: None,
         leases: leases.held.clone(),
         boot: None,
+        guest_key: None,
         log: 0,
         wrong: None,
     };

@@ -63,7 +63,7 @@ impl Cluster {
         let listener = Task(tokio::spawn(async move {
             while let Some(incoming) = receiver.recv().await {
                 match incoming {
-                    Incoming::Flood(_) => {}
+                    Incoming::Flood(_) | Incoming::Forged(_) => {}
                     Incoming::Link(link) => {
                         drop(heard.lock().expect("whole").link(link.is_up(), "", ticks.now()));
                         publisher.publish(Topic::RollCall, Body::RollCall);

@@ -35,8 +35,8 @@ pub struct Flags {
     /// Where guests reach it, through two more sockets that pass nothing but what is a guest's
     ///
     /// guestd(8) is given this address. What guests say there passes only when it is theirs (heartbeats, results, processes, answers),
-    /// and they hear only orders to guests: whoever has a guest can neither see nor command servers, configs and domains. One guest can
-    /// still speak as another. Other machines may reach this address without --insecure.
+    /// and they hear only orders to guests: whoever has a guest can neither see nor command servers, configs and domains. A guest can
+    /// speak as another one that has no key: machines that imaged made have one. Other machines may reach this address without --insecure.
     #[arg(long, value_name = "LISTEN")]
     pub guests: Option<Endpoint>,
     /// Its name on the bus [default: the host's name]

@@ -5,8 +5,8 @@
 //! | guests | `guest.NAME`, `guest-return.NAME`, `guest-top.NAME` of who says that it is NAME, and a guest's `reply.CLIENT` |
 //! | the others | `guest-control.NAME`, `roll-call` |
 //!
-//! Whoever a guest says that it is, it says that it is a guest: what that may do is decided by each receiver (`inbox`). Without keys one
-//! guest can still speak as another, and hear its orders.
+//! Whoever a guest says that it is, it says that it is a guest: what that may do is decided by each receiver (`inbox`), which
+//! also believes guests that have a key what they have signed alone. What is told one guest can be heard by the others.
 
 use serde::Deserialize;
 use xvm_model::{Sender, Topic};

@@ -77,7 +77,7 @@ impl Guest {
                         Body::RollCall => Input::Joined,
                         _ => Input::Tick,
                     },
-                    Some(Incoming::Link(_) | Incoming::Flood(_)) => Input::Tick,
+                    Some(Incoming::Link(_) | Incoming::Flood(_) | Incoming::Forged(_)) => Input::Tick,
                 },
             };
             let now = self.publisher.clock().now();

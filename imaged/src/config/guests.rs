@@ -1,9 +1,10 @@
 //! The flags about guestd in images.
 
-use crate::image::Guestd;
+use crate::image::{GuestSecret, Guestd};
 use clap::Args;
 use std::path::PathBuf;
 use xvm_bus::Endpoint;
+use xvm_daemon::Dir;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options for guests")]
@@ -19,13 +20,13 @@ pub(super) struct GuestArgs {
 }
 
 impl GuestArgs {
-    /// What images get; none without a forwarder. The error says what cannot be used.
-    pub(super) fn guestd(&self) -> anyhow::Result<Option<Guestd>> {
+    /// What images get, with keys of the secret in the state directory; none without a forwarder. The error says what cannot be used.
+    pub(super) fn guestd(&self, state: &Dir) -> anyhow::Result<Option<Guestd>> {
         if self.guest_forwarder.is_empty() {
             return Ok(None);
         }
         let beside = || std::env::current_exe().unwrap_or_default().with_file_name("guestd");
         let program = self.guestd.clone().unwrap_or_else(beside);
-        Guestd::new(program, self.guest_forwarder.clone()).map(Some)
+        Guestd::new(program, self.guest_forwarder.clone(), GuestSecret::keep(state)?).map(Some)
     }
 }

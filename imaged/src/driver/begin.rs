@@ -27,7 +27,7 @@ impl Driver {
         name: ServerName,
         publisher: Publisher,
     ) -> anyhow::Result<Driver> {
-        let (paths, site) = (flags.paths(), flags.site()?);
+        let (paths, site) = (flags.paths(), flags.site(&dir)?);
         let mut place = flags.place()?;
         // the processes that export are known by this path: it must be the same in each life, however it is written
         place.run = std::fs::canonicalize(dir.path()).context("cannot find the state directory")?.join("run");

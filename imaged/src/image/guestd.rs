@@ -7,6 +7,7 @@
 use super::{
     edit::Edit,
     job::Job,
+    secret::GuestSecret,
     tool::{Tool, Trouble},
 };
 use anyhow::{bail, ensure};
@@ -15,8 +16,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use xvm_bus::Endpoint;
-use xvm_model::ConfigName;
+use uuid::Uuid;
+use xvm_bus::{Endpoint, SecretKey};
+use xvm_model::{Config, ConfigName};
 
 /// What makes a program and its libraries one directory; packages libc-bin, binutils, patchelf.
 const TOOLS: [&str; 3] = ["ldd", "strip", "patchelf"];
@@ -31,11 +33,13 @@ const INSTALLED: &str = "/usr/local/sbin/guestd";
 pub struct Guestd {
     program: PathBuf,
     forwarders: Vec<Endpoint>,
+    secret: GuestSecret,
 }
 
 impl Guestd {
-    /// The program, and where guests reach forwarders. The error says which of them cannot be used, or which tool is missing.
-    pub fn new(program: PathBuf, forwarders: Vec<Endpoint>) -> anyhow::Result<Guestd> {
+    /// The program, where guests reach forwarders, and of what their keys are made. The error says what cannot be used, or which tool is
+    /// missing.
+    pub fn new(program: PathBuf, forwarders: Vec<Endpoint>, secret: GuestSecret) -> anyhow::Result<Guestd> {
         if let Some(own) = forwarders.iter().find(|f| matches!(f, Endpoint::Ipc { .. })) {
             bail!(
                 "cannot use --guest-forwarder {own}: guests do not reach a socket of this machine; allowed are HOST and HOST:PORT"
@@ -54,7 +58,18 @@ impl Guestd {
                 program.display()
             );
         }
-        Ok(Guestd { program, forwarders })
+        Ok(Guestd { program, forwarders, secret })
+    }
+
+    /// The key with which a config's guest signs what it says.
+    pub fn key(&self, uuid: Uuid) -> SecretKey {
+        self.secret.key(uuid)
+    }
+
+    /// That key in its system.
+    pub fn key_file(&self, config: &Config) -> [Edit; 2] {
+        let text = self.key(config.uuid).to_pem();
+        [Edit::Dir("etc/xvm", 0o755), Edit::File("etc/xvm/guestd.key", 0o600, text)]
     }
 
     /// What the kernel's command line says to it: the domain's name, and forwarders.
@@ -177,12 +192,13 @@ mod tests {
     #[test]
     fn a_system_is_told_where_a_forwarder_is() {
         let forwarders = ["10.0.0.1", "[::1]:7"].map(|f| Endpoint::parse(f).expect("an address")).into();
-        let guestd = Guestd { program: "/x".into(), forwarders };
+        let secret = GuestSecret::from([1; 32]);
+        let guestd = Guestd { program: "/x".into(), forwarders, secret };
         let name = ConfigName::parse("small-6").expect("a name");
         assert_eq!(guestd.words(&name), "xvm.name=small-6 xvm.bus=tcp://10.0.0.1:5750 xvm.bus=tcp://[::1]:7");
         let refused = |program: &str, forwarder: &str| {
             let forwarders = vec![Endpoint::parse(forwarder).expect("an address")];
-            Guestd::new(program.into(), forwarders).expect_err("refused").to_string()
+            Guestd::new(program.into(), forwarders, [1; 32].into()).expect_err("refused").to_string()
         };
         assert!(refused("/bin/true", "ipc:///run/x").contains("--guest-forwarder ipc:///run/x"));
         assert!(refused("/nonexistent", "a").contains("/nonexistent"));

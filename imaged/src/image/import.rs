@@ -89,6 +89,7 @@ impl Builder for Import {
             text("var/lib/cloud/seed/nocloud/network-config", network(site, config)),
         ];
         edits.extend(site.guestd.iter().flat_map(|g| g.options(name)));
+        edits.extend(site.guestd.iter().flat_map(|g| g.key_file(config)));
         edits
     }
 

@@ -72,7 +72,7 @@ impl Builder for Tiny {
                 format!("{ip}/{prefix} {}", via.map_or(String::new(), |v| v.to_string()))
             }
         };
-        vec![
+        let mut edits = vec![
             Edit::File("etc/hostname", 0o644, format!("{name}\n")),
             Edit::File("etc/hosts", 0o644, debs::hosts(name)),
             Edit::File("etc/address", 0o644, format!("{address}\n")),
@@ -80,7 +80,9 @@ impl Builder for Tiny {
             Edit::File("etc/machine-id", 0o444, format!("{}\n", config.uuid.simple())),
             Edit::Dir("root/.ssh", 0o700),
             Edit::File("root/.ssh/authorized_keys", 0o600, debs::keys(config)),
-        ]
+        ];
+        edits.extend(site.guestd.iter().flat_map(|g| g.key_file(config)));
+        edits
     }
 
     fn forget(&self) -> Vec<Edit> {

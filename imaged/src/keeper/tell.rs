@@ -3,12 +3,15 @@
 use super::{Keeper, kept::Image};
 use xvm_model::images::Configs;
 use xvm_model::spec::Boot as SpecBoot;
-use xvm_model::{Body, ConfigName, ConfigRecord, ConfigState, JobKind, Reach, ServerName, Topic};
+use xvm_model::{
+    Body, Config, ConfigName, ConfigRecord, ConfigState, JobKind, PublicKey, Reach, ServerName, Topic,
+};
 
 impl Keeper {
     /// A config as others should see it.
     pub(super) fn record(&self, name: &ConfigName) -> Option<ConfigRecord> {
         let entry = self.configs.get(name)?;
+        let guest_key = entry.config.as_ref().and_then(|c| self.guest_key(c));
         let config = entry.config.clone().unwrap_or_else(|| self.defaults.twin(uuid::Uuid::nil()));
         Some(ConfigRecord {
             name: name.clone(),
@@ -19,9 +22,15 @@ impl Keeper {
             last: entry.last.clone(),
             leases: entry.leases.held.clone(),
             boot: self.boot_of(name),
+            guest_key,
             log: entry.log,
             wrong: entry.wrong.clone(),
         })
+    }
+
+    /// With which its guest signs what it says.
+    fn guest_key(&self, config: &Config) -> Option<PublicKey> {
+        self.site.guestd.as_ref().map(|guestd| guestd.key(config.uuid).public())
     }
 
     /// What it boots with, and where that is fetched.

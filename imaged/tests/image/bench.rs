@@ -233,7 +233,10 @@ pub fn sound(disk: &Path) {
 /// In guestd's place a program that ends at once, and says who it is; its libraries are nowhere else in a tiny system.
 pub fn guestd() -> Option<Guestd> {
     let forwarder = Endpoint::parse("10.0.2.2").expect("an address");
-    Some(Guestd::new("/usr/bin/sort".into(), vec![forwarder]).expect("coreutils, binutils and patchelf"))
+    Some(
+        Guestd::new("/usr/bin/sort".into(), vec![forwarder], [1; 32].into())
+            .expect("coreutils, binutils and patchelf"),
+    )
 }
 
 /// Debian's kernel for tiny systems.

@@ -70,6 +70,7 @@ mod tests {
             last: None,
             leases: vec![],
             boot: None,
+            guest_key: None,
             log: 0,
             wrong: None,
         };

@@ -37,7 +37,7 @@ impl View {
 
     /// What imaged says.
     fn apply_images(&mut self, name: ServerName, stamp: Stamp, at: Wall, body: Body, now: Now) -> Vec<Event> {
-        match body {
+        let events = match body {
             Body::Configs(all) => self.hear_configs(name, stamp, at, *all, now),
             Body::Config(change) => self.hear_config(&name, stamp, at, *change, now),
             Body::Reply(reply) => match reply.news {
@@ -45,7 +45,9 @@ impl View {
                 _ => Vec::new(),
             },
             _ => Vec::new(),
-        }
+        };
+        self.doubt_guests();
+        events
     }
 
     /// The forwarder came or went.

@@ -4,7 +4,7 @@
 
 use super::{Reach, View};
 use crate::event::{About, Event};
-use crate::{Body, DomainName, GuestBeat, GuestRuns, Mono, News, Now, Stamp, Wall};
+use crate::{Body, DomainName, GuestBeat, GuestRuns, Mono, News, Now, PublicKey, Stamp, Wall};
 use std::sync::Arc;
 
 /// guestd of a domain as it was heard last.
@@ -20,6 +20,8 @@ pub struct Guest {
     pub beat: Arc<GuestBeat>,
     /// The tests that it remembers.
     pub runs: Arc<GuestRuns>,
+    /// With which key its last message was signed; none: with none.
+    key: Option<PublicKey>,
     /// Whether it was last told as heard.
     told: bool,
 }
@@ -47,6 +49,22 @@ impl View {
             super::STALE_AFTER.. => Reach::Stale,
             _ => Reach::Up,
         }
+    }
+
+    /// The key with which a guest must sign; none: it need not.
+    pub fn guest_key(&self, name: &str) -> Option<PublicKey> {
+        self.config(name)?.record.guest_key
+    }
+
+    /// Forgets guests that were believed without the key that they are known to have now.
+    pub(super) fn doubt_guests(&mut self) {
+        let doubted = |name: &DomainName, g: &Guest| {
+            let key = self.guest_key(name.as_str());
+            key.is_some() && key != g.key
+        };
+        let all: Vec<DomainName> =
+            self.guests.iter().filter(|(n, g)| doubted(n, g)).map(|(n, _)| n.clone()).collect();
+        all.iter().for_each(|name| drop(self.guests.remove(name)));
     }
 
     fn hears(&self, guest: &Guest, now: Mono) -> bool {
@@ -102,7 +120,8 @@ impl View {
         if let Some(old) = same_life {
             run_events(&old.runs, &runs, &mut tell);
         }
-        self.guests.insert(name, Arc::new(Guest { stamp, heard: now, at, beat, runs, told: true }));
+        let key = self.guest_key(name.as_str());
+        self.guests.insert(name, Arc::new(Guest { stamp, heard: now, at, beat, runs, key, told: true }));
         events
     }
 
@@ -110,6 +129,13 @@ impl View {
     pub fn guest_floods(&self, name: &DomainName, now: Now) -> Vec<Event> {
         let server = self.domain(name.as_str(), now.mono).map(|d| d.server);
         let text = "guest floods the bus: what it says too much is dropped".into();
+        vec![Event { at: now.wall, about: About::Domain(name.clone()), server, text }]
+    }
+
+    /// Somebody speaks as a guest without its key; what it says is dropped.
+    pub fn guest_forged(&self, name: &DomainName, now: Now) -> Vec<Event> {
+        let server = self.domain(name.as_str(), now.mono).map(|d| d.server);
+        let text = "guest is not believed: what comes under its name is not signed with its key".into();
         vec![Event { at: now.wall, about: About::Domain(name.clone()), server, text }]
     }
 

@@ -11,7 +11,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "status",
         mode: 0o444,
-        about: "all in brief, `key value` lines: name; state (up, or stale when three heartbeats are missing); version; uptime in seconds; cpus; load and steal (shares of them, 0.00 to 1.00); average (load averages over 1, 5 and 15 minutes); pressure-cpu, pressure-memory, pressure-io (share of the last 10 s in which something waited, - where its kernel does not tell); memory, memory-available, swap, swap-free in KiB; loading (`80 % for 42 s more`, or none); tests that it can run, or none; age in seconds since it was heard",
+        about: "all in brief, `key value` lines: name; state (up, or stale when three heartbeats are missing); signed (yes: with the key that imaged made for it; no: whoever reaches the bus could have said it); version; uptime in seconds; cpus; load and steal (shares of them, 0.00 to 1.00); average (load averages over 1, 5 and 15 minutes); pressure-cpu, pressure-memory, pressure-io (share of the last 10 s in which something waited, - where its kernel does not tell); memory, memory-available, swap, swap-free in KiB; loading (`80 % for 42 s more`, or none); tests that it can run, or none; age in seconds since it was heard",
         kind: Kind::Text(status),
     },
     Row {
@@ -64,6 +64,8 @@ fn status(scene: &Scene) -> String {
         let (beat, mut out) = (&*g.beat, KeyValues::default());
         out.put("name", name);
         out.put("state", &scene.view.guest_reach(g, scene.now.mono));
+        let signed = scene.view.guest_key(name.as_str()).is_some();
+        out.put("signed", &if signed { "yes" } else { "no" });
         out.put("version", &beat.version);
         out.put("uptime", &beat.uptime);
         out.put("cpus", &beat.cpus);

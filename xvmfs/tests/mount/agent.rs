@@ -92,7 +92,7 @@ impl World {
                                 Body::Command(command) => world.hear(&name, *command),
                                 _ => {}
                             },
-                            Some(Incoming::Link(_) | Incoming::Flood(_)) => {}
+                            Some(Incoming::Link(_) | Incoming::Flood(_) | Incoming::Forged(_)) => {}
                         },
                     }
                 }

@@ -61,13 +61,15 @@ pub fn files(sources: &[String]) -> Vec<Edit> {
 
 /// The files of one system.
 pub fn identity(site: &Site, name: &ConfigName, config: &Config) -> Vec<Edit> {
-    vec![
+    let mut edits = vec![
         Edit::File("etc/hostname", 0o644, format!("{name}\n")),
         Edit::File("etc/hosts", 0o644, hosts(name)),
         Edit::File("etc/systemd/network/10-xvm.network", 0o644, network(site, config)),
         Edit::Dir("root/.ssh", 0o700),
         Edit::File("root/.ssh/authorized_keys", 0o600, keys(config)),
-    ]
+    ];
+    edits.extend(site.guestd.iter().flat_map(|g| g.key_file(config)));
+    edits
 }
 
 /// Its own names, and none of the host's.

@@ -71,7 +71,7 @@ fn a_debian_machine_boots_moves_and_powers_off() {
 
     // guestd came up with it, as a unit; a test runs while it moves
     let status = wait_minutes("its guestd", || t.get("domains/deb-1/guest/status").ok());
-    assert!(status.starts_with("name deb-1\nstate up\n"), "{status}");
+    assert!(status.starts_with("name deb-1\nstate up\nsigned yes\n"), "{status}");
     let top = t.text("domains/deb-1/guest/top");
     assert!(["/sbin/init", "/usr/lib/xvm/guestd/guestd"].iter().all(|p| top.contains(p)), "{top}");
     t.order("domains/deb-1/guest/run", "memory 8 20");

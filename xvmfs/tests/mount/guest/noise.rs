@@ -3,6 +3,7 @@
 use super::rows::{DIR, with_guest};
 use crate::events::Follower;
 use crate::kit::{Cluster, can_mount, errno, wait_for};
+use xvm_bus::SecretKey;
 use xvm_model::{Body, GuestCommand, GuestRuns, Run, RunState, Wall};
 
 fn metric(text: &str, name: &str) -> u64 {
@@ -34,6 +35,50 @@ fn a_flood_is_told_and_others_go_on() {
     wait_for("the counter", || metric(&m.read("metrics"), "xvm_bus_flooded_messages_total") >= 100);
     // it is heard again when it behaves
     wait_for("its answer", || m.write(&format!("{DIR}/run"), "image 1\n").is_ok());
+}
+
+/// If this fails, root in one guest makes a mount believe what it likes of another.
+#[test]
+fn under_a_machines_name_its_own_key_is_believed_and_nothing_else() {
+    if !can_mount("under_a_machines_name_its_own_key_is_believed_and_nothing_else") {
+        return;
+    }
+    let (c, guest, m) = with_guest();
+    let signed =
+        || m.read(&format!("{DIR}/status")).lines().find(|l| l.starts_with("signed")).map(str::to_owned);
+    assert_eq!(signed().as_deref(), Some("signed no"), "nobody made it a key");
+    let images = c.images();
+    images.add("small-1");
+    assert!(m.at(DIR).exists());
+    let own = SecretKey::from_seed(&[1; 32]);
+    let mut events = Follower::new(&m, "exec cat domains/small-1/events");
+    assert!(events.line().ends_with("listening\n"));
+    // what was believed before the key was known is forgotten
+    images.change("small-1", |r| r.guest_key = Some(own.public()));
+    wait_for("it to be doubted", || !m.at(DIR).exists());
+    let line = events.line();
+    assert!(
+        line.ends_with(
+            "domain small-1 guest is not believed: what comes under its name is not signed with its key\n"
+        ),
+        "{line}"
+    );
+    guest.sign(SecretKey::from_seed(&[2; 32]));
+    let forged = || metric(&m.read("metrics"), "xvm_bus_forged_messages_total");
+    let before = forged();
+    wait_for("another's key", || forged() > before + 2);
+    assert!(!m.at(DIR).exists());
+
+    guest.sign(own);
+    wait_for("its own key", || m.at(DIR).exists());
+    assert_eq!(signed().as_deref(), Some("signed yes"));
+    // one that is not it
+    let thief = c.guest("small-1");
+    thief.change(|b| b.version = "stolen".into());
+    let before = forged();
+    wait_for("the thief", || forged() > before + 2);
+    assert!(m.read(&format!("{DIR}/status")).contains("\nversion 0.1.0\n"));
+    m.write(&format!("{DIR}/run"), "image 1\n").unwrap();
 }
 
 #[test]

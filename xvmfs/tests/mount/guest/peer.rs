@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use xvm_bus::{Clock, Incoming, Net, Publisher};
+use xvm_bus::{Clock, Incoming, Net, Publisher, SecretKey};
 use xvm_model::guest::queue::{End, Queue};
 use xvm_model::guest::{GuestMemory, Loading, Process};
 use xvm_model::*;
@@ -85,7 +85,7 @@ impl Guest {
                             Body::Command(command) => it.lock().hear(*command),
                             _ => {}
                         },
-                        Some(Incoming::Link(_) | Incoming::Flood(_)) => {}
+                        Some(Incoming::Link(_) | Incoming::Flood(_) | Incoming::Forged(_)) => {}
                     },
                 }
             }
@@ -133,6 +133,12 @@ impl Guest {
     /// Whether it sends its processes.
     pub fn is_watched(&self) -> bool {
         self.lock().is_watched()
+    }
+
+    /// From now on it signs what it says.
+    pub fn sign(&self, secret: SecretKey) {
+        let mut state = self.lock();
+        state.publisher = state.publisher.clone().signing(secret);
     }
 
     /// Says something, whatever it is.

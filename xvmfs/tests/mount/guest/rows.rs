@@ -63,7 +63,7 @@ fn every_row_says_what_was_heard() {
     let (text, age) = status.rsplit_once("age ").unwrap();
     assert_eq!(
         text,
-        "name small-1\nstate up\nversion 0.1.0\nuptime 77\ncpus 2\nload 0.31\nsteal 0.02\naverage 1.05 0.50 0.07\n\
+        "name small-1\nstate up\nsigned no\nversion 0.1.0\nuptime 77\ncpus 2\nload 0.31\nsteal 0.02\naverage 1.05 0.50 0.07\n\
          pressure-cpu -\npressure-memory -\npressure-io -\nmemory 262144\nmemory-available 131072\nswap 4096\n\
          swap-free 4000\nloading none\ntests fibonacci image\n"
     );

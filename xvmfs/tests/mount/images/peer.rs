@@ -70,7 +70,7 @@ impl Peer {
                             Body::Command(command) => it.hear(*command),
                             _ => {}
                         },
-                        Some(Incoming::Link(_) | Incoming::Flood(_)) => {}
+                        Some(Incoming::Link(_) | Incoming::Flood(_) | Incoming::Forged(_)) => {}
                     },
                 }
             }
@@ -200,6 +200,7 @@ impl State {
             last: None,
             leases: vec![],
             boot: None,
+            guest_key: None,
             log: 0,
             wrong: None,
         }
