@@ -52,8 +52,20 @@ Exit status:
   1  could not start, or could not go on; the sentence on standard error says why
   2  a wrong flag
 
+On a Xen server (xen:///system) xl(1) must be there too. The load of its CPUs is that of all domains, the first one included. A migration \
+there cannot be cancelled and tells no progress, and PV guests move by `migrate --paused` where Xen has no shadow paging (xl info tells: \
+virt_caps). When the server that a domain comes from loses power, Xen's half of it is given up after a minute; libvirt goes on to list \
+it as shut off, which the domain's status says, until libvirtd is restarted there.
+
+When the destination of a migration vanishes at the moment in which the domain changes over, the hypervisor waits until TCP gives up, \
+and the domain stands still meanwhile: some 15 minutes, as Linux is set up. Put `net.ipv4.tcp_retries2 = 5` into a file of sysctl.d(5) \
+on each server, which makes that 13 s; agentd warns where it is more than 8.
+
 The bus is not protected yet: whoever reaches the forwarder can command this server. Keep the forwarder on the loopback or in a \
 network that you trust.";
+
+/// So often TCP may try again before that is worth a warning: some 100 s in all.
+const RETRIES: u32 = 8;
 
 /// xvm's server agent
 #[derive(Debug, Clone, Parser)]
@@ -182,6 +194,18 @@ impl Config {
     /// The server's name: the flag, or the host's.
     pub fn server(&self) -> anyhow::Result<ServerName> {
         xvm_daemon::server_name(self.name.as_ref()).map_err(anyhow::Error::msg)
+    }
+
+    /// What is to be said of this machine's TCP: a server that vanishes in a migration is waited for too long.
+    pub fn slow_tcp(&self) -> Option<String> {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_retries2").ok()?;
+        let retries: u32 = text.trim().parse().ok()?;
+        (self.hypervisor != "sim" && retries > RETRIES).then(|| {
+            format!(
+                "net.ipv4.tcp_retries2 is {retries}: a domain that moves to a server that vanishes may stand still for many minutes; \
+                 5 is better, see agentd(8)"
+            )
+        })
     }
 
     /// Whether a forwarder is on another machine.

@@ -28,6 +28,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     state.settings()?;
     let hypervisor = config.open(&name, &state).await?;
     tracing::warn!("the bus is not protected: whoever reaches the forwarder can command this server");
+    if let Some(slow) = config.slow_tcp() {
+        tracing::warn!("{slow}");
+    }
     if config.leaves_the_machine() {
         tracing::warn!(
             "a forwarder is on another machine: what is said to it can be read and changed on the way"

@@ -47,6 +47,8 @@ fi
 ip link set lo up
 for i in $(seq 500); do [ -e /sys/class/net/up0 ] && break; sleep 0.02; done
 sysctl -qw net.ipv6.conf.all.disable_ipv6=1 2>/dev/null || :
+# as agentd(8) says: a migration whose destination vanishes in its last moment is over after 13 s, not after 15 min
+sysctl -qw net.ipv4.tcp_retries2=5 || :
 ip link add br0 type bridge forward_delay 0 stp_state 0
 # a fixed MAC address, as a real machine has: with a new one after each boot the others' ARP entries are stale for many seconds
 ip link set br0 address "$(printf '02:77:00:00:01:%02x' ${addr##*.})"
