@@ -97,6 +97,22 @@ pub struct Moved {
     pub down_ms: Option<u64>,
 }
 
+/// Where and how a domain moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// Where the other hypervisor is.
+    pub address: Box<str>,
+    /// Its vCPUs stand meanwhile.
+    pub paused: bool,
+}
+
+impl Way {
+    /// To that hypervisor, while it runs.
+    pub fn live(address: &str) -> Way {
+        Way { address: address.into(), paused: false }
+    }
+}
+
 /// One physical machine's hypervisor.
 ///
 /// Records that it gives have no `job` and no `last`: those belong to the driver.
@@ -148,14 +164,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Pulls the plug; returns when the domain does not run any more.
     async fn destroy(&self, name: &DomainName) -> HvResult<()>;
 
-    /// Moves a running or paused domain to the hypervisor at `address`; returns when that has ended one way or the other, and keeps
+    /// Moves a running or paused domain to another hypervisor; returns when that has ended one way or the other, and keeps
     /// `progress` fresh meanwhile. After an error the caller asks both sides where the domain is.
     ///
     /// With a `grant` it uses the volumes there by those exports, and the grant is kept with it in place of the one that it has here.
     async fn migrate(
         &self,
         name: &DomainName,
-        address: &str,
+        way: &Way,
         grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved>;

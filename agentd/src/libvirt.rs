@@ -15,6 +15,7 @@
 //! | `lent` | the definition of a domain with another lease |
 //! | `peer` | other hosts' libvirt |
 //! | `fault` | libvirt's errors in xvm's words |
+//! | `xen` | what Xen's own tool tells |
 //! | `raw` | all unsafe code |
 //!
 //! ```text
@@ -43,11 +44,12 @@ mod sample;
 mod settings;
 mod state;
 mod watch;
+mod xen;
 mod xml;
 
 pub use cpus::CpuList;
 
-use crate::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
+use crate::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress, Way};
 use async_trait::async_trait;
 use std::{
     path::{Path, PathBuf},
@@ -113,7 +115,7 @@ pub struct Libvirt {
     events: Mutex<Option<mpsc::Receiver<HvEvent>>>,
     sampler: Arc<sample::Sampler>,
     meter: Arc<host::Meter>,
-    /// The domains of the last sample, for hosts that tell no load of their own.
+    /// The domains of the last sample, and those that are the machine itself: for hosts that tell no load of their own.
     last: Arc<Mutex<Vec<Domain>>>,
     moves: Arc<migrate::Moves>,
     stats: Arc<pool::Pool>,
@@ -136,7 +138,7 @@ impl Libvirt {
             driver,
             events: Mutex::new(Some(events)),
             sampler: Arc::new(sample::Sampler::new(driver, config.cpu_list.clone())),
-            meter: Arc::new(host::Meter::new(config.cpu_stat.clone(), config.cpu_list.clone())),
+            meter: Arc::new(host::Meter::new(config.cpu_stat.clone(), config.cpu_list.clone(), driver)),
             last: Arc::default(),
             moves: Arc::default(),
             stats: Arc::new(pool("stats", 1)),
@@ -275,12 +277,12 @@ impl Hypervisor for Libvirt {
     }
 
     async fn host(&self) -> HvResult<Host> {
-        let (meter, last) = (self.meter.clone(), self.last.clone());
+        let (meter, last, driver) = (self.meter.clone(), self.last.clone(), self.driver);
         let call = move |seat: &mut pool::Seat| {
             let conn = seat.conn()?;
             let domains = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let cpus = meter.cpus(conn, &domains).map_err(|e| plain(&e))?;
-            Ok(Host { cpus, memory: host::memory(conn).map_err(|e| plain(&e))? })
+            Ok(Host { cpus, memory: host::memory(conn, driver).map_err(|e| plain(&e))? })
         };
         self.ask("host", call).await
     }
@@ -288,8 +290,8 @@ impl Hypervisor for Libvirt {
     async fn domains(&self) -> HvResult<Vec<Domain>> {
         let (sampler, last) = (self.sampler.clone(), self.last.clone());
         let call = move |seat: &mut pool::Seat| {
-            let domains = sampler.all(seat.conn()?).map_err(|e| plain(&e))?;
-            last.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&domains);
+            let (domains, own) = sampler.all(seat.conn()?).map_err(|e| plain(&e))?;
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = [&*domains, &*own].concat();
             Ok(domains)
         };
         self.ask("domains", call).await
@@ -343,13 +345,13 @@ impl Hypervisor for Libvirt {
     async fn migrate(
         &self,
         name: &DomainName,
-        address: &str,
+        way: &Way,
         grant: Option<&Grant>,
         progress: cell::Sender<Progress>,
     ) -> HvResult<Moved> {
-        peer::check(self.driver, address)?;
+        peer::check(self.driver, &way.address)?;
         let pools = (&self.moving, &self.looks);
-        migrate::run(self.driver, pools, &self.moves, name, (address, grant), &progress).await
+        migrate::run(self.driver, pools, &self.moves, name, (way, grant), &progress).await
     }
 
     async fn cancel_migration(&self, name: &DomainName) -> HvResult<()> {

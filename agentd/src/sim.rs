@@ -22,7 +22,7 @@
 //! known which side has the domain, however long the other side takes to answer; until then the domain stands here (`paused`, reason
 //! `asking HOST:PORT`) and nothing else can be done with it.
 
-use crate::hypervisor::{Host, HvEvent, HvResult, Hypervisor, Moved, Progress};
+use crate::hypervisor::{Host, HvEvent, HvResult, Hypervisor, Moved, Progress, Way};
 use async_trait::async_trait;
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{
@@ -178,12 +178,13 @@ impl Hypervisor for Sim {
     async fn migrate(
         &self,
         name: &DomainName,
-        address: &str,
+        // what is simulated moves in one way
+        way: &Way,
         grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved> {
         self.core.ready().await?;
-        let out = migrate_out::Out::begin(&self.core, name, address, grant, progress)?;
+        let out = migrate_out::Out::begin(&self.core, name, &way.address, grant, progress)?;
         let (done, outcome) = oneshot::channel();
         // nobody may wait any more; then the outcome is asked
         self.core.spawn(async move { drop(done.send(out.run().await)) });

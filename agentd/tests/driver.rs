@@ -180,7 +180,11 @@ async fn storm(seed: u64) -> usize {
                 let command = match n {
                     5 => DomainCommand::Pause,
                     6 => DomainCommand::Unpause,
-                    7 => DomainCommand::Migrate { to: Some(server(to)), address: format!("{to}:1").into() },
+                    7 => DomainCommand::Migrate {
+                        to: Some(server(to)),
+                        address: format!("{to}:1").into(),
+                        paused: false,
+                    },
                     8 => [DomainCommand::Shutdown, DomainCommand::Destroy][rng.random_range(0..2)].clone(),
                     _ => DomainCommand::Start,
                 };

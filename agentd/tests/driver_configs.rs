@@ -100,8 +100,11 @@ async fn storm(seed: u64) -> usize {
             }
             _ => {
                 settle(&cluster, &lender);
-                let command =
-                    DomainCommand::Migrate { to: Some(server(to)), address: format!("{to}:1").into() };
+                let command = DomainCommand::Migrate {
+                    to: Some(server(to)),
+                    address: format!("{to}:1").into(),
+                    paused: false,
+                };
                 drop(cluster.tell(at, command).await);
             }
         }
@@ -175,7 +178,8 @@ impl Cluster {
     }
 
     async fn migrate(&self) {
-        let command = DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into() };
+        let command =
+            DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into(), paused: false };
         let reply = self.tell("ferby", command).await.expect("accepted");
         assert_eq!(reply.answer, Answer::Accepted);
     }
@@ -236,7 +240,8 @@ async fn it_moves_to_its_second_lease_over_a_bad_bus() {
         lender.behaves(Manners { slow: 700, ..Manners::default() });
         let delay = (Duration::ZERO, Duration::from_millis(300));
         cluster.net.set_faults(Faults { loss: 0.2, doubling: 0.4, reordering: 0.3, delay });
-        let command = DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into() };
+        let command =
+            DomainCommand::Migrate { to: Some(server("gerby")), address: "gerby:1".into(), paused: false };
         // the answer to who ordered may get lost; what counts is what becomes of it
         drop(cluster.tell("ferby", command).await);
         cluster.wait_for("moved", |c| c.shown() == Some((server("gerby"), DomainState::Running, 2))).await;

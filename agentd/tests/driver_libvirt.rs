@@ -176,7 +176,8 @@ async fn agents_make_move_and_shut_down_what_imaged_says() {
     assert_eq!(again.code, xvm_model::Code::Exists);
     watcher.until("it writes", |_| storage.tick().is_some_and(|t| t > 2)).await;
 
-    let migrate = DomainCommand::Migrate { to: Some(server("gerby")), address: address.into() };
+    let migrate =
+        DomainCommand::Migrate { to: Some(server("gerby")), address: address.into(), paused: false };
     assert_eq!(watcher.tell("ferby", &name, migrate).await, Ok(Answer::Accepted));
     watcher.until("it runs on gerby by its second lease", |w| w.shown(&name) == at("gerby", 2)).await;
     storage.revoke(&first.stem());

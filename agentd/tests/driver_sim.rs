@@ -106,7 +106,11 @@ async fn domains_move_there_and_back_and_are_on_one_server_each() {
                 let s = view.server(from).expect("heard");
                 (s.stamp.boot, (s.at, s.heard.mono))
             };
-            let command = DomainCommand::Migrate { to: Some(server(to)), address: address.clone().into() };
+            let command = DomainCommand::Migrate {
+                to: Some(server(to)),
+                address: address.clone().into(),
+                paused: false,
+            };
             let order = Order::Domain { name: name.clone(), command };
             // an answer that got lost too often is no failure here: what counts is where the domain ends
             drop(client.order(&server(from), boot, known, order).await);

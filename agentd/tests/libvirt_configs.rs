@@ -20,7 +20,7 @@ use std::{
 use storage::Storage;
 use tokio::sync::watch;
 use xvm_agentd::{
-    hypervisor::{HvError, HvEvent, Hypervisor, Progress},
+    hypervisor::{HvError, HvEvent, Hypervisor, Progress, Way},
     libvirt::{Libvirt, LibvirtConfig},
 };
 use xvm_model::{Domain, DomainName, DomainState, Grant};
@@ -94,8 +94,10 @@ async fn made_from_a_config_it_moves_to_its_second_lease_and_writes_on() {
     until("the guest writes", async || storage.tick().is_some_and(|t| t > 2)).await;
 
     // the destination's export is not there: it stays, and with it its lease
-    let refused =
-        ferby.migrate(&name, &gerby.address(), Some(&second), nobody()).await.expect_err("no export");
+    let refused = ferby
+        .migrate(&name, &Way::live(&gerby.address()), Some(&second), nobody())
+        .await
+        .expect_err("no export");
     println!("without its export: {refused:?}");
     assert_eq!(get(&ferby, &name).await.expect("stays").settings, spec.settings);
     let before = storage.tick();
@@ -103,7 +105,8 @@ async fn made_from_a_config_it_moves_to_its_second_lease_and_writes_on() {
     until("nothing of it is left on gerby", async || get(&gerby, &name).await.is_none()).await;
 
     storage.export(&second.stem());
-    let moved = ferby.migrate(&name, &gerby.address(), Some(&second), nobody()).await.expect("moved");
+    let moved =
+        ferby.migrate(&name, &Way::live(&gerby.address()), Some(&second), nobody()).await.expect("moved");
     println!("moved: {moved:?}");
     assert_eq!(get(&ferby, &name).await, None, "it leaves no definition");
     let found = ferby.locate(&gerby.address(), &name, spec.uuid).await.expect("asked").expect("there");

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::sync::{mpsc::Receiver, watch};
 use xvm_agentd::{
-    hypervisor::{HvError, HvEvent, Hypervisor, Progress},
+    hypervisor::{HvError, HvEvent, Hypervisor, Progress, Way},
     libvirt::{Libvirt, LibvirtConfig},
 };
 use xvm_model::{Domain, DomainName, DomainSettings, DomainState, Pin, Ratio, ServerName};
@@ -205,7 +205,8 @@ async fn migrates_there_and_back_with_progress_and_settings() {
     let uuid = ferby.get(&small).await.expect("there").uuid;
 
     let (progress, seen) = watch::channel(Progress::default());
-    let moved = ferby.hv.migrate(&small, &gerby.hv.address(), None, progress).await.expect("moved");
+    let moved =
+        ferby.hv.migrate(&small, &Way::live(&gerby.hv.address()), None, progress).await.expect("moved");
     println!("there: {moved:?}, progress at the end {:?}", *seen.borrow());
     assert_eq!(seen.borrow().percent, 100);
     assert!(moved.down_ms.is_some(), "QEMU tells how long the guest stood");
@@ -223,7 +224,7 @@ async fn migrates_there_and_back_with_progress_and_settings() {
     gerby.hv.set(&small, &changed).await.expect("set");
     assert_eq!(gerby.get(&small).await.expect("there").settings, changed, "read back at once");
     gerby.hv.pause(&small).await.expect("pause");
-    gerby.hv.migrate(&small, &ferby.hv.address(), None, nobody()).await.expect("back");
+    gerby.hv.migrate(&small, &Way::live(&ferby.hv.address()), None, nobody()).await.expect("back");
     let back = ferby.get(&small).await.expect("back");
     assert_eq!((back.state, &back.settings), (DomainState::Paused, &changed));
     ferby.hv.unpause(&small).await.expect("unpause");
@@ -235,7 +236,7 @@ async fn migrates_there_and_back_with_progress_and_settings() {
     let file = lab.dir().join("small-1.xml");
     lab.virsh("ferby", &["undefine", "small-1"]);
     lab.virsh("ferby", &["create", &file.to_string_lossy()]);
-    ferby.hv.migrate(&small, &gerby.hv.address(), None, nobody()).await.expect("there");
+    ferby.hv.migrate(&small, &Way::live(&gerby.hv.address()), None, nobody()).await.expect("there");
     gerby.hv.destroy(&small).await.expect("destroy");
     gerby.wait_state(&small, None).await;
 }
@@ -252,12 +253,12 @@ async fn a_migration_is_seen_from_both_sides_and_cancelled() {
     assert!(matches!(ferby.hv.cancel_migration(&small).await, Err(HvError::WrongState(_))), "none runs");
     let (progress, mut seen) = watch::channel(Progress::default());
     let (hv, address, moving) = (ferby.hv.clone(), gerby.hv.address(), small.clone());
-    let job = tokio::spawn(async move { hv.migrate(&moving, &address, None, progress).await });
+    let job = tokio::spawn(async move { hv.migrate(&moving, &Way::live(&address), None, progress).await });
     tokio::time::timeout(LONG, seen.wait_for(|p| p.percent > 5)).await.expect("progress").expect("it runs");
     assert_eq!(ferby.state(&small).await, Some(DomainState::Running));
     assert_eq!(gerby.state(&small).await, Some(DomainState::Incoming));
     assert!(matches!(
-        ferby.hv.migrate(&small, &gerby.hv.address(), None, nobody()).await,
+        ferby.hv.migrate(&small, &Way::live(&gerby.hv.address()), None, nobody()).await,
         Err(HvError::WrongState(_))
     ));
     // another life of the agent, which does not know of the migration, must not give an order that QEMU would lose
@@ -281,7 +282,8 @@ async fn a_busy_writer_still_arrives() {
     ferby.hv.start(&small).await.expect("start");
     booted(&lab, "ferby", "small-1").await;
     lab.virsh("ferby", &["migrate-setspeed", "small-1", "8"]);
-    let moved = ferby.hv.migrate(&small, &gerby.hv.address(), None, nobody()).await.expect("arrives");
+    let moved =
+        ferby.hv.migrate(&small, &Way::live(&gerby.hv.address()), None, nobody()).await.expect("arrives");
     println!("a busy writer: {moved:?}");
     assert_eq!(gerby.state(&small).await, Some(DomainState::Running));
 }
@@ -296,7 +298,8 @@ async fn a_failed_migration_leaves_the_domain_where_it_was() {
     booted(&lab, "ferby", "small-1").await;
     // refused in words: gerby has another domain of that name
     let other = lab.define("gerby", "small-1", 2, &["disk=0"]);
-    let refused = ferby.hv.migrate(&small, &gerby.hv.address(), None, nobody()).await.expect_err("refused");
+    let refused =
+        ferby.hv.migrate(&small, &Way::live(&gerby.hv.address()), None, nobody()).await.expect_err("refused");
     println!("refused: {refused:?}");
     assert!(matches!(refused, HvError::Refused(_) | HvError::WrongState(_)));
     assert_eq!(ferby.state(&small).await, Some(DomainState::Running));
@@ -304,18 +307,23 @@ async fn a_failed_migration_leaves_the_domain_where_it_was() {
     drop(other);
     // nobody there, and an address that is none of ours
     let nowhere = lab.reach("herby");
-    let failed = ferby.hv.migrate(&small, &nowhere, None, nobody()).await.expect_err("nobody there");
+    let failed =
+        ferby.hv.migrate(&small, &Way::live(&nowhere), None, nobody()).await.expect_err("nobody there");
     println!("nobody there: {failed:?}");
     assert!(matches!(failed, HvError::Refused(_)));
     assert!(
-        ferby.hv.migrate(&small, "qemu+ext://gerby/system?command=/bin/true", None, nobody()).await.is_err()
+        ferby
+            .hv
+            .migrate(&small, &Way::live("qemu+ext://gerby/system?command=/bin/true"), None, nobody())
+            .await
+            .is_err()
     );
     assert_eq!(ferby.state(&small).await, Some(DomainState::Running));
     // the destination's libvirtd dies in the middle
     lab.virsh("ferby", &["migrate-setspeed", "small-1", "4"]);
     let (progress, mut seen) = watch::channel(Progress::default());
     let (hv, address, moving) = (ferby.hv.clone(), gerby.hv.address(), small.clone());
-    let job = tokio::spawn(async move { hv.migrate(&moving, &address, None, progress).await });
+    let job = tokio::spawn(async move { hv.migrate(&moving, &Way::live(&address), None, progress).await });
     tokio::time::timeout(LONG, seen.wait_for(|p| p.percent > 5)).await.expect("progress").expect("it runs");
     lab.sh(&["daemon-kill", "gerby", "KILL"]);
     let broken = tokio::time::timeout(LONG, job).await.expect("it ends").expect("task").expect_err("broken");
@@ -334,7 +342,7 @@ async fn a_failed_migration_leaves_the_domain_where_it_was() {
     // and power lost in the middle
     let (progress, mut seen) = watch::channel(Progress::default());
     let (hv, address, moving) = (ferby.hv.clone(), gerby.hv.address(), small.clone());
-    let job = tokio::spawn(async move { hv.migrate(&moving, &address, None, progress).await });
+    let job = tokio::spawn(async move { hv.migrate(&moving, &Way::live(&address), None, progress).await });
     tokio::time::timeout(LONG, seen.wait_for(|p| p.percent > 5)).await.expect("progress").expect("it runs");
     let start = Instant::now();
     lab.sh(&["crash", "gerby"]);
@@ -425,7 +433,8 @@ async fn the_sources_libvirtd_hangs_or_dies_in_mid_migration() {
         let job = loop {
             let (progress, mut seen) = watch::channel(Progress::default());
             let (hv, address, moving) = (ferby.hv.clone(), gerby.hv.address(), small.clone());
-            let job = tokio::spawn(async move { hv.migrate(&moving, &address, None, progress).await });
+            let job =
+                tokio::spawn(async move { hv.migrate(&moving, &Way::live(&address), None, progress).await });
             let runs = tokio::time::timeout(LONG, seen.wait_for(|p| p.percent > 5)).await.expect("progress");
             if runs.is_ok() {
                 break job;

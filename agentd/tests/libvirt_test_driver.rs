@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{mpsc::Receiver, watch};
 use uuid::Uuid;
 use xvm_agentd::{
-    hypervisor::{HvError, HvEvent, Hypervisor, Progress},
+    hypervisor::{HvError, HvEvent, Hypervisor, Progress, Way},
     libvirt::{Libvirt, LibvirtConfig},
 };
 use xvm_model::{DomainName, DomainSettings, DomainState, HypervisorKind, Pin, Ratio, ServerName};
@@ -101,7 +101,7 @@ async fn what_it_cannot_do_it_says() {
     let (progress, _seen) = watch::channel(Progress::default());
     let unsupported = |e: HvError| matches!(e, HvError::NotSupported(_));
     assert!(unsupported(
-        hv.migrate(&small, "test:///default", None, progress).await.expect_err("no migration")
+        hv.migrate(&small, &Way::live("test:///default"), None, progress).await.expect_err("no migration")
     ));
     assert!(unsupported(hv.cancel_migration(&small).await.expect_err("no migration")));
     assert!(unsupported(hv.locate("test:///default", &small, uuid).await.expect_err("no migration")));

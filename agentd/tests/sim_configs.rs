@@ -10,7 +10,7 @@ use common::{grant, spec};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use xvm_agentd::{
-    hypervisor::{HvError, HvResult, Hypervisor, Progress},
+    hypervisor::{HvError, HvResult, Hypervisor, Progress, Way},
     sim::{Sim, SimConfig},
 };
 use xvm_model::{Domain, DomainName, DomainState, ServerName, Spec};
@@ -86,7 +86,7 @@ async fn one_arrives_with_its_new_lease() {
     create(&ferby, &a).await.expect("made");
     let new = grant("a", "gerby", 2);
     let progress = watch::channel(Progress::default()).0;
-    ferby.migrate(&name("a"), &gerby.address(), Some(&new), progress).await.expect("moved");
+    ferby.migrate(&name("a"), &Way::live(&gerby.address()), Some(&new), progress).await.expect("moved");
     assert_eq!(see(&ferby, "a").await, None);
     let there = see(&gerby, "a").await.expect("there");
     assert_eq!((there.state, there.settings.grant.as_deref()), (DomainState::Running, Some(&new)));
@@ -102,6 +102,9 @@ async fn one_that_does_not_arrive_keeps_its_lease() {
     create(&ferby, &a).await.expect("made");
     let progress = watch::channel(Progress::default()).0;
     let new = grant("a", "gerby", 2);
-    ferby.migrate(&name("a"), "127.0.0.1:1", Some(&new), progress).await.expect_err("nobody there");
+    ferby
+        .migrate(&name("a"), &Way::live("127.0.0.1:1"), Some(&new), progress)
+        .await
+        .expect_err("nobody there");
     assert_eq!(see(&ferby, "a").await.expect("stays").settings, a.settings);
 }

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 use xvm_agentd::{
-    hypervisor::{HvError, HvEvent, HvResult, Hypervisor, Moved, Progress},
+    hypervisor::{HvError, HvEvent, HvResult, Hypervisor, Moved, Progress, Way},
     sim::{DomainSpec, Fault, FaultSpec, Sim, SimConfig, store},
 };
 use xvm_model::{Domain, DomainName, DomainSettings, DomainState, Ratio, ServerName};
@@ -92,7 +92,7 @@ impl Pair {
     fn migrate(&self, from: usize, to: usize) -> (JoinHandle<HvResult<Moved>>, watch::Receiver<Progress>) {
         let (tx, rx) = watch::channel(Progress::default());
         let (sim, address) = (self.sim(from).clone(), self.configs[to].listen.to_string());
-        (tokio::spawn(async move { sim.migrate(&name("small-1"), &address, None, tx).await }), rx)
+        (tokio::spawn(async move { sim.migrate(&name("small-1"), &Way::live(&address), None, tx).await }), rx)
     }
 
     async fn see(&self, i: usize) -> Option<Domain> {
@@ -249,7 +249,7 @@ async fn a_new_try_takes_the_place_of_one_that_is_dead() {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let (tx, _rx) = watch::channel(Progress::default());
     let (sim, to) = (pair.sim(0).clone(), socket.local_addr().expect("bound").to_string());
-    let moving = tokio::spawn(async move { sim.migrate(&name("small-1"), &to, None, tx).await });
+    let moving = tokio::spawn(async move { sim.migrate(&name("small-1"), &Way::live(&to), None, tx).await });
     // a wire between the two that is cut on one side only
     let (mut from, _) = socket.accept().await.expect("connected");
     let mut onward = tokio::net::TcpStream::connect(pair.sim(1).address()).await.expect("connected");
@@ -290,9 +290,9 @@ async fn what_does_not_fit_or_is_there_is_refused_before_anything_moves() {
     config.domains = vec![DomainSpec::parse("small-1,state=shutoff").expect("spec")];
     let other = Sim::start(config).await.expect("starts");
     let (tx, _rx) = watch::channel(Progress::default());
-    let refused = pair.sim(0).migrate(&name("small-1"), &other.address(), None, tx.clone()).await;
+    let refused = pair.sim(0).migrate(&name("small-1"), &Way::live(&other.address()), None, tx.clone()).await;
     assert!(matches!(&refused, Err(HvError::WrongState(t)) if t.contains("another domain")), "{refused:?}");
-    let refused = pair.sim(0).migrate(&name("small-1"), "127.0.0.1:1", None, tx).await;
+    let refused = pair.sim(0).migrate(&name("small-1"), &Way::live("127.0.0.1:1"), None, tx).await;
     assert!(matches!(&refused, Err(HvError::Unreachable(_))), "{refused:?}");
     assert_eq!(pair.settled().await, 0);
 }

@@ -67,13 +67,16 @@ pub enum DomainCommand {
     Reboot,
     /// Pull the plug.
     Destroy,
-    /// Move it while it runs.
+    /// Move it while it runs, or while it stands.
     Migrate {
         /// The destination; the sender chooses when its user did not.
         to: Option<ServerName>,
         /// The destination's [`crate::Heartbeat::address`]; the sender fills it in.
         #[serde(default)]
         address: Box<str>,
+        /// Its vCPUs stand for the whole time: for what cannot be moved while it runs.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        paused: bool,
     },
     /// Work for its vCPUs.
     Load {
@@ -285,9 +288,9 @@ pub const DOMAIN_VERBS: &[Verb<DomainCommand>] = &[
     },
     Verb {
         word: "migrate",
-        args: "[SERVER]",
-        arity: (0, 1),
-        about: "move it while it runs (a job); to the best server when none is named",
+        args: "[--paused] [SERVER]",
+        arity: (0, 2),
+        about: "move it while it runs (a job); to the best server when none is named; with --paused it stands meanwhile, for guests that cannot move while they run",
         parse: parse_migrate,
     },
     Verb {
@@ -428,11 +431,16 @@ pub fn quote(text: &str) -> String {
 }
 
 fn parse_migrate(words: &[&str]) -> Result<DomainCommand, String> {
-    let to = match words.first() {
-        Some(w) => Some(ServerName::parse(w).map_err(|e| e.to_string())?),
-        None => None,
+    let (paused, words) = match words.split_first() {
+        Some((&"--paused", rest)) => (true, rest),
+        _ => (false, words),
     };
-    Ok(DomainCommand::Migrate { to, address: "".into() })
+    let to = match words {
+        [] => None,
+        [server] => Some(ServerName::parse(server).map_err(|e| e.to_string())?),
+        [_, more @ ..] => return Err(format!("{} is too much", quote(&more.join(" ")))),
+    };
+    Ok(DomainCommand::Migrate { to, address: "".into(), paused })
 }
 
 fn parse_load(words: &[&str]) -> Result<DomainCommand, String> {
@@ -646,10 +654,26 @@ mod tests {
     }
 
     #[test]
+    fn a_migration_has_a_way_and_a_destination() {
+        let read = |words: &[&str]| match parse_migrate(words) {
+            Ok(DomainCommand::Migrate { to, paused, .. }) => Ok((to.map(|t| t.to_string()), paused)),
+            Ok(_) => panic!("another command"),
+            Err(why) => Err(why),
+        };
+        assert_eq!(read(&[]), Ok((None, false)));
+        assert_eq!(read(&["--paused"]), Ok((None, true)));
+        assert_eq!(read(&["--paused", "herby"]), Ok((Some("herby".into()), true)));
+        assert_eq!(read(&["herby"]), Ok((Some("herby".into()), false)));
+        assert!(read(&["herby", "--paused"]).expect_err("order").contains("\"--paused\" is too much"));
+        assert!(read(&["--paused", "a/b"]).is_err());
+    }
+
+    #[test]
     fn commands_travel() {
         let c = DomainCommand::Migrate {
             to: Some(ServerName::parse("herby").expect("ok")),
             address: "x:1".into(),
+            paused: false,
         };
         let json = serde_json::to_string(&c).expect("json");
         assert_eq!(json, r#"{"do":"migrate","to":"herby","address":"x:1"}"#);

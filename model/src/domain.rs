@@ -281,6 +281,9 @@ pub struct Domain {
     /// Why it is in that state, where the hypervisor tells: `io-error`, `by user`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Box<str>>,
+    /// Why its hypervisor cannot move it while it runs, as the end of a sentence; none: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<Box<str>>,
     /// The mean of its vCPUs' loads.
     pub load: Ratio,
     /// Its virtual CPUs.
@@ -318,6 +321,7 @@ impl Domain {
             uuid,
             state: DomainState::Shutoff,
             reason: None,
+            fixed: None,
             load: Ratio::ZERO,
             vcpus: vec![Vcpu { load: Ratio::ZERO, cpu: None }],
             memory: DomainMemory::default(),

@@ -94,7 +94,7 @@ pub fn allowed(state: DomainState, job: Option<&Job>) -> Vec<DomainWord> {
             DomainWord::Shutdown => DomainCommand::Shutdown,
             DomainWord::Reboot => DomainCommand::Reboot,
             DomainWord::Destroy => DomainCommand::Destroy,
-            DomainWord::Migrate => DomainCommand::Migrate { to: None, address: "".into() },
+            DomainWord::Migrate => DomainCommand::Migrate { to: None, address: "".into(), paused: false },
             DomainWord::Load => DomainCommand::Load { share: crate::Ratio::ONE, seconds: 1 },
             // imaged says these, nobody writes them
             DomainWord::Create | DomainWord::Prepare | DomainWord::Fence => return None,

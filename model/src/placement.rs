@@ -4,6 +4,20 @@ use crate::view::{DomainView, Reach, Server, View};
 use crate::{Code, Domain, DomainState, Failure, JobKind, Mono, Ratio, ServerName};
 use std::sync::Arc;
 
+/// Whether a domain can be moved in that way: what cannot move while it runs moves while it stands.
+pub fn check_way(domain: &Domain, paused: bool) -> Result<(), Failure> {
+    match &domain.fixed {
+        Some(why) if !paused => {
+            let text = format!(
+                "cannot migrate {} while it runs: {why}; `migrate --paused [SERVER]` moves it while it stands",
+                domain.name
+            );
+            Err(Failure::new(Code::NotSupported, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why `to` may not take `domain`, or nothing.
 pub fn check_destination(
     view: &View,

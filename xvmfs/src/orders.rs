@@ -16,7 +16,7 @@ use std::time::Duration;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
 use xvm_model::guest::command::GUEST_VERBS;
 use xvm_model::images::CONFIG_VERBS;
-use xvm_model::placement::{best_destination, check_destination};
+use xvm_model::placement::{best_destination, check_destination, check_way};
 use xvm_model::schedule::SCHEDULE_VERBS;
 use xvm_model::{
     Answer, ClusterCommand, Code, DomainCommand, DomainName, Failure, Order, Reach, Reply, Server,
@@ -49,7 +49,7 @@ impl Cluster {
     /// `mv servers/A/domains/D servers/B/domains/`
     pub async fn move_domain(&self, name: &DomainName, to: &ServerName) -> Result<String, Failure> {
         let place = Place::Domain(name.clone());
-        let command = DomainCommand::Migrate { to: Some(to.clone()), address: "".into() };
+        let command = DomainCommand::Migrate { to: Some(to.clone()), address: "".into(), paused: false };
         let result = self.order_domain(&place, command).await;
         result.map_err(|failure| self.refuse(&place, failure))
     }
@@ -177,7 +177,8 @@ impl Cluster {
             ));
         };
         self.reachable(scene, &server, &format!("{word} {name}"))?;
-        if let DomainCommand::Migrate { to, address } = &mut command {
+        if let DomainCommand::Migrate { to, address, paused } = &mut command {
+            check_way(&d.domain, *paused)?;
             let destination = match &to {
                 Some(to) => check_destination(&scene.view, d, to, scene.now.mono)?,
                 None => best_destination(&scene.view, d, scene.now.mono)?,

@@ -190,10 +190,10 @@ async fn operate(
         Op::CancelMigration => hv.cancel_migration(name).await,
         Op::Load { share, seconds } => hv.load(name, share, seconds).await,
         Op::Set(settings) => hv.set(name, &settings).await,
-        Op::Migrate { address, grant } => {
+        Op::Migrate { way, grant } => {
             let (progress, watched) = watch::channel(Progress::default());
             return tokio::select! {
-                moved = hv.migrate(name, &address, grant.as_deref(), progress) => moved.map(Some),
+                moved = hv.migrate(name, &way, grant.as_deref(), progress) => moved.map(Some),
                 never = tell(op, name, watched, ends) => match never {},
             };
         }

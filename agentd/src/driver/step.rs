@@ -12,7 +12,7 @@
 //! Queries are numbered as they start: an answer that was asked for earlier never overwrites one that was asked for later.
 
 use super::kept::Kept;
-use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress};
+use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress, Way};
 use crate::imports::nbd_client::User;
 use uuid::Uuid;
 use xvm_model::negotiation::Say;
@@ -51,8 +51,8 @@ pub enum Op {
     Destroy,
     /// See [`crate::hypervisor::Hypervisor::migrate`].
     Migrate {
-        /// Where the other hypervisor is.
-        address: Box<str>,
+        /// Where and how.
+        way: Way,
         /// The lease that the domain has there.
         grant: Option<Box<Grant>>,
     },

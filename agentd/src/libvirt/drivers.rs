@@ -1,5 +1,6 @@
 //! What differs between libvirt's drivers: one row a driver. Nothing else in xvm asks which driver it talks to.
 
+use super::xen;
 use std::time::Duration;
 use xvm_model::HypervisorKind;
 
@@ -11,8 +12,18 @@ pub struct Driver {
     pub kind: HypervisorKind,
     /// Whether it answers virConnectGetAllDomainStats; else domains are asked one by one.
     pub bulk: bool,
-    /// Domains that are the machine itself, not guests on it.
+    /// Domains that are the machine itself, not guests on it: their work is the machine's load.
     pub own: &'static [&'static str],
+    /// Whether it tells the machine's CPU times and memory; else both are made of what it tells of domains and of free memory.
+    pub node: bool,
+    /// Whether it tells how large disks are; else the machine's own block devices do.
+    pub sizes: bool,
+    /// Whether statistics of a domain wait for the job that it has, which is longer than anybody waits for them.
+    pub waits: bool,
+    /// A domain that starts anew, or that a migration brings, is off meanwhile: whether the hypervisor itself has it. None where it is not.
+    pub between: Option<fn(&str) -> bool>,
+    /// Ends migrations hither whose other end has gone; called once a sample.
+    pub sweep: fn(),
     /// What other hosts put before the host name to reach it; none where domains cannot move.
     pub reach: Option<(&'static str, &'static str)>,
     /// Whether a migration can be ended by virDomainAbortJob.
@@ -21,6 +32,8 @@ pub struct Driver {
     pub progress: bool,
     /// Whether it does not open network block exports itself, so that the server makes devices of them first.
     pub imports: bool,
+    /// Why it cannot move a domain with this definition while that runs.
+    pub fixed: fn(&str) -> Option<&'static str>,
     /// A migration without a sign of life for so long is taken for hung.
     pub patience: Duration,
 }
@@ -32,10 +45,16 @@ pub const DRIVERS: &[Driver] = &[
         kind: HypervisorKind::Qemu,
         bulk: true,
         own: &[],
+        node: true,
+        sizes: true,
+        waits: false,
+        between: None,
+        sweep: || {},
         reach: Some(("qemu+tcp://", "/system")),
         abort: true,
         progress: true,
         imports: false,
+        fixed: |_| None,
         patience: Duration::from_secs(60),
     },
     Driver {
@@ -43,10 +62,16 @@ pub const DRIVERS: &[Driver] = &[
         kind: HypervisorKind::Xen,
         bulk: false,
         own: &["Domain-0"],
+        node: false,
+        sizes: false,
+        waits: true,
+        between: Some(xen::has),
+        sweep: xen::sweep,
         reach: Some(("xen+tcp://", "/")),
         abort: false,
         progress: false,
         imports: true,
+        fixed: xen::fixed,
         patience: Duration::from_secs(1800),
     },
     Driver {
@@ -54,10 +79,16 @@ pub const DRIVERS: &[Driver] = &[
         kind: HypervisorKind::Test,
         bulk: false,
         own: &[],
+        node: true,
+        sizes: true,
+        waits: false,
+        between: None,
+        sweep: || {},
         reach: None,
         abort: false,
         progress: false,
         imports: false,
+        fixed: |_| None,
         patience: Duration::from_secs(60),
     },
     Driver {
@@ -65,10 +96,16 @@ pub const DRIVERS: &[Driver] = &[
         kind: HypervisorKind::Other,
         bulk: true,
         own: &[],
+        node: true,
+        sizes: true,
+        waits: false,
+        between: None,
+        sweep: || {},
         reach: None,
         abort: true,
         progress: true,
         imports: false,
+        fixed: |_| None,
         patience: Duration::from_secs(600),
     },
 ];

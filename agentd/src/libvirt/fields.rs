@@ -1,15 +1,20 @@
 //! A domain's statistics where the driver has no bulk call: asked one by one, and given under the names of the bulk call, so that
 //! [`super::sample`] reads one form only.
 
+use super::drivers::Driver;
 use super::raw::{self, Field, Fields, Record};
-use super::xml::attribute;
+use super::xml::{attribute, unescape};
+use std::io::{Seek, SeekFrom};
 use virt::{connect::Connect, domain::Domain, error::Error, sys};
 
-/// The names of a domain's disks and interfaces, from its live definition.
+/// A domain's disks and interfaces, from its live definition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
-    disks: Vec<String>,
+    /// Their names, and the machine's devices or files that they are, where they are any.
+    disks: Vec<(String, Option<String>)>,
     nics: Vec<String>,
+    /// Why the domain cannot be moved while it runs.
+    pub fixed: Option<&'static str>,
 }
 
 /// All groups that xvm shows.
@@ -41,8 +46,9 @@ pub fn bare(conn: &Connect, one: Option<&Domain>) -> Result<Vec<Record>, Error> 
     Ok(out)
 }
 
-/// Asks one by one for what the bulk call would give. What the driver lacks is left out; only the state must be there.
-pub fn fill(record: &mut Record, devices: &Devices) -> Result<(), Error> {
+/// Asks one by one for what the bulk call would give. What the driver lacks, or does not tell now, is left out; only the state must be
+/// there.
+pub fn fill(record: &mut Record, devices: &Devices, driver: &Driver) -> Result<(), Error> {
     let (domain, fields) = (&record.domain, &mut record.fields);
     let mut put = |name: String, n: u64| fields.insert(name, Field::Num(n));
     let (state, reason) = raw::state(domain)?;
@@ -56,18 +62,22 @@ pub fn fill(record: &mut Record, devices: &Devices) -> Result<(), Error> {
         return Ok(());
     }
     put("balloon.current".into(), info.memory);
+    if driver.waits && raw::job(domain, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE) {
+        return Ok(());
+    }
     for stat in domain.memory_stats(0).unwrap_or_default() {
         if stat.tag == sys::VIR_DOMAIN_MEMORY_STAT_RSS {
             put("balloon.rss".into(), stat.val);
         }
     }
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    for (i, name) in devices.disks.iter().enumerate() {
+    for (i, (name, source)) in devices.disks.iter().enumerate() {
         let Ok(stats) = domain.block_stats(name) else { continue };
         put(format!("block.{i}.rd.bytes"), count(stats.rd_bytes));
         put(format!("block.{i}.wr.bytes"), count(stats.wr_bytes));
-        if let Ok(info) = domain.block_info(name, 0) {
-            put(format!("block.{i}.capacity"), info.capacity);
+        let told = driver.sizes.then(|| domain.block_info(name, 0).ok().map(|info| info.capacity)).flatten();
+        if let Some(bytes) = told.or_else(|| size(source.as_deref()?)) {
+            put(format!("block.{i}.capacity"), bytes);
         }
     }
     for (i, name) in devices.nics.iter().enumerate() {
@@ -75,32 +85,45 @@ pub fn fill(record: &mut Record, devices: &Devices) -> Result<(), Error> {
         put(format!("net.{i}.rx.bytes"), count(stats.rx_bytes));
         put(format!("net.{i}.tx.bytes"), count(stats.tx_bytes));
     }
-    let named = |kind: &str, names: &[String]| -> Vec<(String, Field)> {
-        let row = |(i, n): (usize, &String)| (format!("{kind}.{i}.name"), Field::Text(n.clone()));
+    let named = |kind: &str, names: Vec<&String>| -> Vec<(String, Field)> {
+        let row = |(i, n): (usize, &&String)| (format!("{kind}.{i}.name"), Field::Text((*n).clone()));
         let count = (format!("{kind}.count"), Field::Num(names.len() as u64));
         names.iter().enumerate().map(row).chain([count]).collect()
     };
-    fields.extend(named("block", &devices.disks));
-    fields.extend(named("net", &devices.nics));
+    fields.extend(named("block", devices.disks.iter().map(|(name, _)| name).collect()));
+    fields.extend(named("net", devices.nics.iter().collect()));
     Ok(())
 }
 
-/// Reads the names of disks and interfaces out of a domain's definition as libvirt writes it.
-pub fn devices(domain: &Domain) -> Result<Devices, Error> {
-    Ok(parse(&domain.xml_desc(0)?))
+/// The bytes of a block device or file of this machine.
+fn size(path: &str) -> Option<u64> {
+    std::fs::File::open(path).ok()?.seek(SeekFrom::End(0)).ok()
+}
+
+/// Reads a domain's definition as libvirt writes it.
+pub fn devices(domain: &Domain, driver: &Driver) -> Result<Devices, Error> {
+    let xml = domain.xml_desc(0)?;
+    Ok(Devices { fixed: (driver.fixed)(&xml), ..parse(&xml) })
 }
 
 fn parse(xml: &str) -> Devices {
-    let names = |element: &str| -> Vec<String> {
+    let elements = |element: &str| -> Vec<String> {
         let (open, close) = (format!("<{element} "), format!("</{element}>"));
-        let parts = xml.split(&open).skip(1).filter_map(|rest| rest.split(&close).next());
-        let target = |part: &str| {
-            let tag = &part[part.find("<target ")?..];
-            attribute(tag.split('>').next()?, "dev").map(str::to_owned)
-        };
-        parts.filter_map(target).collect()
+        xml.split(&open).skip(1).filter_map(|rest| Some(rest.split(&close).next()?.to_owned())).collect()
     };
-    Devices { disks: names("disk"), nics: names("interface") }
+    let of = |part: &str, element: &str, name: &str| {
+        let tag = &part[part.find(&format!("<{element} "))?..];
+        attribute(tag.split('>').next()?, name).map(unescape)
+    };
+    let disk = |part: &String| {
+        let source = of(part, "source", "dev").or_else(|| of(part, "source", "file"));
+        Some((of(part, "target", "dev")?, source))
+    };
+    Devices {
+        disks: elements("disk").iter().filter_map(disk).collect(),
+        nics: elements("interface").iter().filter_map(|part| of(part, "target", "dev")).collect(),
+        fixed: None,
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +138,8 @@ mod tests {
           <interface type='bridge'><source bridge='br0'/><target dev='vif1.0'/></interface>
           <interface type='bridge'><source bridge='br0'/></interface>
           <console type='pty'><target type='serial' port='0'/></console></devices></domain>";
-        let want = Devices { disks: vec!["xvda".into(), "vdb".into()], nics: vec!["vif1.0".into()] };
+        let disks = vec![("xvda".into(), Some("/dev/x".into())), ("vdb".into(), None)];
+        let want = Devices { disks, nics: vec!["vif1.0".into()], fixed: None };
         assert_eq!(parse(xml), want);
         assert_eq!(parse(""), Devices::default());
     }

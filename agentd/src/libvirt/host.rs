@@ -1,10 +1,12 @@
 //! The machine's own load and memory.
 //!
 //! The load of each CPU comes from the first of these that answers: a file that the user named, libvirt's node statistics, and what
-//! the domains' vCPUs used where they ran (all that Xen's driver leaves).
+//! the vCPUs of all domains used where they ran. On Xen the machine's own /proc/stat would tell of the first domain alone; that is one of
+//! the domains, and counts.
 
 use super::{
     cpus::CpuList,
+    drivers::Driver,
     raw::{self, Fields, num},
 };
 use std::{
@@ -30,7 +32,7 @@ struct Seen {
     at: Option<Instant>,
     times: Vec<Times>,
     loads: Vec<Ratio>,
-    /// The driver has no node statistics.
+    /// There are no node statistics.
     none: bool,
 }
 
@@ -46,11 +48,11 @@ pub struct Meter {
 impl Meter {
     /// With `file`, CPU times come from there: in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu. With `list`, other
     /// CPUs are left out.
-    pub fn new(file: Option<PathBuf>, list: Option<CpuList>) -> Self {
-        Meter { file, list, seen: Mutex::default() }
+    pub fn new(file: Option<PathBuf>, list: Option<CpuList>, driver: &Driver) -> Self {
+        Meter { file, list, seen: Mutex::new(Seen { none: !driver.node, ..Seen::default() }) }
     }
 
-    /// The load of each CPU since the call before; `domains` are those of the last sample.
+    /// The load of each CPU since the call before; `domains` are all of the last sample, the machine's own too.
     pub fn cpus(&self, conn: &Connect, domains: &[Domain]) -> Result<Vec<Ratio>, Error> {
         let start = Instant::now();
         let none = self.seen.lock().unwrap_or_else(PoisonError::into_inner).none;
@@ -80,8 +82,9 @@ impl Meter {
 }
 
 /// What a new domain could take is what is free or only caches files.
-pub fn memory(conn: &Connect) -> Result<ServerMemory, Error> {
-    if let Ok(f) = raw::node_memory(conn)
+pub fn memory(conn: &Connect, driver: &Driver) -> Result<ServerMemory, Error> {
+    if driver.node
+        && let Ok(f) = raw::node_memory(conn)
         && let Some(total) = num(&f, "total")
     {
         let get = |name| num(&f, name).unwrap_or(0);

@@ -14,7 +14,7 @@
 //! one of a paused domain would; who does not want that cancels.
 
 use super::{drivers::Driver, fault, lent, pool::Pool, raw::Fields, raw::num};
-use crate::hypervisor::{HvError, HvResult, Moved, Progress};
+use crate::hypervisor::{HvError, HvResult, Moved, Progress, Way};
 use std::{
     collections::HashMap,
     sync::{
@@ -104,14 +104,14 @@ pub async fn run(
     (long, short): (&Pool, &Pool),
     moves: &Arc<Moves>,
     name: &DomainName,
-    (address, grant): (&str, Option<&Grant>),
+    (way, grant): (&Way, Option<&Grant>),
     progress: &watch::Sender<Progress>,
 ) -> HvResult<Moved> {
     let this = moves.begin(name)?;
     let (start, late) = (Instant::now(), format!("outcome unknown, `virsh domstate {name}` tells"));
     let (tell, told) = oneshot::channel();
-    let (address, grant) = (address.to_owned(), grant.cloned());
-    let job = Job { name: name.clone(), address, grant, moves: moves.clone(), driver };
+    let (way, grant) = (way.clone(), grant.cloned());
+    let job = Job { name: name.clone(), way, grant, moves: moves.clone(), driver };
     // its own bound is below, by signs of life
     let what = format!("migrate {name}");
     let moving = long.call(&what, Duration::MAX, &late, move |seat| job.run(seat.conn()?, tell));
@@ -241,7 +241,7 @@ pub fn abort(conn: &Connect, name: &DomainName) -> HvResult<()> {
 /// What the long call needs.
 struct Job {
     name: DomainName,
-    address: String,
+    way: Way,
     /// The lease that it has there.
     grant: Option<Grant>,
     moves: Arc<Moves>,
@@ -261,7 +261,8 @@ impl Job {
             waiting.insert(uuid, done);
         }
         drop(tell.send(waits));
-        let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER;
+        let live = if self.way.paused { 0 } else { sys::VIR_MIGRATE_LIVE };
+        let mut flags = live | sys::VIR_MIGRATE_PEER2PEER;
         if self.driver.progress {
             // an I/O error in mid-migration must not end on a host that cannot read the disk
             flags |= sys::VIR_MIGRATE_ABORT_ON_ERROR;
@@ -271,7 +272,7 @@ impl Job {
             parameters.persist_xml = self.relet(&domain, sys::VIR_DOMAIN_XML_INACTIVE)?;
         }
         parameters.dest_xml = self.relet(&domain, 0)?;
-        let moved = domain.migrate_to_uri3(Some(&self.address), parameters, flags);
+        let moved = domain.migrate_to_uri3(Some(&self.way.address), parameters, flags);
         if moved.is_err() {
             self.moves.done.lock().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
         }
@@ -291,7 +292,7 @@ impl Job {
     fn wrong(&self, e: &Error) -> HvError {
         match fault::of(e, &self.name) {
             HvError::Unreachable(_) if e.message().starts_with("unable to connect") => {
-                HvError::Refused(format!("cannot reach {}: {}", self.address, fault::line(e)))
+                HvError::Refused(format!("cannot reach {}: {}", self.way.address, fault::line(e)))
             }
             HvError::NotSupported(text) | HvError::NoRoom(text) => HvError::Refused(text),
             other => other,

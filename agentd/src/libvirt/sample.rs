@@ -24,6 +24,14 @@ use xvm_model::{Disk, Domain, DomainMemory, DomainName, DomainSettings, DomainSt
 /// Two samples nearer than this give no load of their own: the one before stands.
 const NEAR: Duration = Duration::from_millis(200);
 
+/// How long a domain may take to start anew.
+const ANEW: Duration = Duration::from_secs(120);
+/// How long one that comes may be known to libvirt and not to the hypervisor.
+const COMES: Duration = Duration::from_secs(20);
+/// What is left of a migration hither that broke off.
+const LEFT: &str =
+    "a migration that brought it broke off, it does not run here; to forget it, restart libvirtd here";
+
 /// What is remembered of one domain.
 #[derive(Debug, Clone, Default)]
 struct Seen {
@@ -39,6 +47,8 @@ struct Seen {
     devices: Option<Devices>,
     /// What is kept for the moments in which a busy domain tells less.
     last: Option<Domain>,
+    /// Since when it is off though it should not be.
+    between: Option<Instant>,
     /// Counts the news of the domain: what was read before the last of them is not kept.
     news: u64,
 }
@@ -80,27 +90,32 @@ impl Sampler {
         }
     }
 
-    /// All domains, with the loads since the call before.
-    pub fn all(&self, conn: &Connect) -> Result<Vec<Domain>, Error> {
+    /// All domains, with the loads since the call before; and those that are the machine itself.
+    pub fn all(&self, conn: &Connect) -> Result<(Vec<Domain>, Vec<Domain>), Error> {
+        (self.driver.sweep)();
         let records = if self.driver.bulk { fields::bulk(conn, None) } else { fields::bare(conn, None) }?;
         let there: HashSet<Uuid> = records.iter().map(|r| r.uuid).collect();
         self.lock().retain(|uuid, _| there.contains(uuid));
-        let mut out = Vec::with_capacity(records.len());
+        let (mut out, mut own) = (Vec::with_capacity(records.len()), Vec::new());
         for record in records {
+            let list = if self.is_own(&record.name) { &mut own } else { &mut out };
             match self.read(record, true) {
-                Ok(Some(domain)) => out.push(domain),
+                Ok(Some(domain)) => list.push(domain),
                 Ok(None) => {}
                 Err(e) if gone(&e) => {}
                 Err(e) => return Err(e),
             }
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(out)
+        Ok((out, own))
     }
 
     /// One domain by its handle, with the numbers of the last [`Sampler::all`] where it runs on: its state alone is one short call,
     /// all of it asks the hypervisor's own process, which may take its time.
     pub fn one(&self, conn: &Connect, handle: &Handle) -> Result<Option<Domain>, Error> {
+        if handle.name().is_ok_and(|name| self.is_own(&name)) {
+            return Ok(None);
+        }
         match self.quick(handle) {
             Ok(None) => {}
             Ok(found) => return Ok(found),
@@ -140,17 +155,19 @@ impl Sampler {
     fn read(&self, mut record: Record, loads: bool) -> Result<Option<Domain>, Error> {
         let Some(name) = self.name(&record.name) else { return Ok(None) };
         let mut seen = self.lock().get(&record.uuid).cloned().unwrap_or_default();
-        let before = seen.news;
+        let (before, mut fixed) = (seen.news, None);
         if !self.driver.bulk {
             let devices = match seen.devices.take() {
                 Some(devices) => devices,
-                None => fields::devices(&record.domain)?,
+                None => fields::devices(&record.domain, self.driver)?,
             };
-            fields::fill(&mut record, &devices)?;
+            fields::fill(&mut record, &devices, self.driver)?;
+            fixed = devices.fixed;
             seen.devices = Some(devices);
         }
         let at = Instant::now();
         let mut domain = Domain::new(name, record.uuid);
+        domain.fixed = fixed.map(Into::into);
         let f = &record.fields;
         let (raw_state, reason) = match (num(f, "state.state"), num(f, "state.reason")) {
             (Some(s), r) => (s as u32, r.unwrap_or(0) as u32),
@@ -160,6 +177,12 @@ impl Sampler {
         (domain.state, domain.reason) = (word, why.map(Into::into));
         if state::migrating(raw_state, reason) && arrives(&record.domain) {
             (domain.state, domain.reason) = (DomainState::Incoming, None);
+        }
+        match self.driver.between {
+            Some(has) if !domain.state.is_active() && !record.domain.is_persistent()? => {
+                Self::between(has, &mut domain, &mut seen, at);
+            }
+            _ => seen.between = None,
         }
         domain.settings = match seen.settings.take() {
             Some(settings) => settings,
@@ -178,7 +201,7 @@ impl Sampler {
             domain.vcpus.iter_mut().for_each(|v| v.cpu = v.cpu.and_then(|cpu| list.place(cpu)));
         }
         domain.load = Ratio::mean(domain.vcpus.iter().map(|v| v.load));
-        seen.last = on.then(|| domain.clone());
+        seen.last = if seen.between.is_some() { last } else { on.then(|| domain.clone()) };
         let mut all = self.lock();
         let place = all.entry(record.uuid).or_default();
         if place.news != before {
@@ -188,11 +211,33 @@ impl Sampler {
         Ok(Some(domain))
     }
 
-    /// The name, unless it is the machine itself or one that the model refuses.
+    /// A domain that is off, and would be gone if it were over: it starts anew, or a migration brings it, or one broke off. `has`: whether
+    /// the hypervisor itself has it.
+    fn between(has: fn(&str) -> bool, domain: &mut Domain, seen: &mut Seen, now: Instant) {
+        let since = |seen: &mut Seen| now.duration_since(*seen.between.get_or_insert(now));
+        let (state, why) = if seen.last.is_some() {
+            match since(seen) < ANEW {
+                true => (DomainState::Running, Some("starts anew")),
+                false => (DomainState::Crashed, Some("it did not start anew")),
+            }
+        } else if has(domain.name.as_str()) {
+            seen.between = None;
+            (DomainState::Incoming, None)
+        } else if since(seen) < COMES {
+            (DomainState::Incoming, None)
+        } else {
+            (DomainState::Shutoff, Some(LEFT))
+        };
+        (domain.state, domain.reason) = (state, why.map(Into::into));
+    }
+
+    /// Whether it is the machine itself.
+    fn is_own(&self, name: &str) -> bool {
+        self.driver.own.contains(&name)
+    }
+
+    /// The name, unless it is one that the model refuses.
     fn name(&self, text: &str) -> Option<DomainName> {
-        if self.driver.own.contains(&text) {
-            return None;
-        }
         match DomainName::parse(text) {
             Ok(name) => Some(name),
             Err(e) => {

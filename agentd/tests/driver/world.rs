@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use uuid::Uuid;
-use xvm_agentd::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress};
+use xvm_agentd::hypervisor::{Host, HvError, HvEvent, HvResult, Hypervisor, Moved, Progress, Way};
 use xvm_model::{
     Domain, DomainName, DomainSettings, DomainState, Grant, HypervisorKind, Ratio, ServerMemory, Spec,
 };
@@ -379,11 +379,11 @@ impl Hypervisor for Server {
     async fn migrate(
         &self,
         name: &DomainName,
-        address: &str,
+        way: &Way,
         grant: Option<&Grant>,
         progress: watch::Sender<Progress>,
     ) -> HvResult<Moved> {
-        let to = address.split(':').next().unwrap_or_default();
+        let to = way.address.split(':').next().unwrap_or_default();
         self.world.migrate(&self.name, name, (to, grant), progress).await
     }
     async fn cancel_migration(&self, name: &DomainName) -> HvResult<()> {

@@ -118,7 +118,11 @@ async fn a_move_that_did_not_come_about_does_not_end_a_cooldown() {
     cluster.world.wrong(crate::world::Wrong { fails: 0.0, lies: 0.0, hangs: 0.0, deaf: 0.0 });
     cluster.world.lasts(5_000, 5_000);
     for name in &moved {
-        let to = xvm_model::DomainCommand::Migrate { to: Some(server("ferby")), address: "ferby:1".into() };
+        let to = xvm_model::DomainCommand::Migrate {
+            to: Some(server("ferby")),
+            address: "ferby:1".into(),
+            paused: false,
+        };
         cluster.domain(name, to).await.expect("begins");
         cluster.run(1).await;
         cluster.domain(name, xvm_model::DomainCommand::Cancel).await.expect("cancelled");

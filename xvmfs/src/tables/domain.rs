@@ -133,6 +133,10 @@ fn status(scene: &Scene) -> String {
             out.put("reason", reason);
         }
         out.put("server", &server_names(d));
+        match &record.fixed {
+            Some(why) => out.put("moves", &format!("paused: {why}")),
+            None => out.put("moves", &"live"),
+        }
         out.put("load", &record.load);
         out.put("vcpus", &record.vcpus.len());
         out.put("memory", &record.memory.current);

@@ -2,6 +2,8 @@
 
 use super::{Agent, Work, jobs::By};
 use crate::driver::step::Op;
+use crate::hypervisor::Way;
+use xvm_model::placement::check_way;
 use xvm_model::{
     Answer, Body, ClientName, Code, Command, Domain, DomainCommand, DomainName, Failure, JobKind, News,
     Order, Reply, ServerName, Topic, command::GROUPS_MAX, lifecycle, receipts::Admit,
@@ -87,8 +89,8 @@ impl Agent {
                 DomainCommand::Start => self.begin_job(ticket, domain, JobKind::Start, Op::Start),
                 DomainCommand::Reboot => self.begin_job(ticket, domain, JobKind::Reboot, Op::Reboot),
                 DomainCommand::Shutdown => self.begin_shutdown(ticket, domain),
-                DomainCommand::Migrate { to: Some(to), address } => {
-                    self.begin_migration(By::Order(&ticket), domain, to, address);
+                DomainCommand::Migrate { to: Some(to), address, paused } => {
+                    self.begin_migration(By::Order(&ticket), domain, to, Way { address, paused });
                 }
                 DomainCommand::Migrate { to: None, .. } => {
                     let text = format!("cannot migrate {name}: the order names no server");
@@ -124,7 +126,10 @@ impl Agent {
         }
         lifecycle::check(name.as_str(), command, domain.state, domain.job.as_deref())?;
         match command {
-            DomainCommand::Migrate { to: Some(to), address } => self.check_migration(&domain, to, address)?,
+            DomainCommand::Migrate { to: Some(to), address, paused } => {
+                check_way(&domain, *paused)?;
+                self.check_migration(&domain, to, address)?;
+            }
             DomainCommand::Start => self.check_apart(&domain)?,
             DomainCommand::Fence { epoch } => check_lease(&domain, *epoch)?,
             _ => {}

@@ -29,6 +29,7 @@ mod rounds;
 use super::{Agent, beat::one_line, jobs::By};
 use crate::driver::kept::Kept;
 use crate::driver::step::Effect;
+use crate::hypervisor::Way;
 use std::collections::BTreeMap;
 use xvm_model::negotiation::{self as talk, Negotiation, Say};
 use xvm_model::policy::{self, Engine, Guest, Habit, Host, Need, Peers, Policy, Request};
@@ -319,12 +320,18 @@ impl Agent {
 
     /// The one move of a round: a migration like one that is ordered, with the same checks.
     fn help_move(&mut self, round: RoundId, domain: &DomainName, to: ServerName, address: Box<str>) {
-        let command = DomainCommand::Migrate { to: Some(to.clone()), address: address.clone() };
+        let command =
+            DomainCommand::Migrate { to: Some(to.clone()), address: address.clone(), paused: false };
         match self.check(domain, &command) {
             Ok(record) => {
                 self.errand_moves(domain, &to);
                 let why = self.help.log.running_need().unwrap_or(Need::Overload).word();
-                self.begin_migration(By::Round { id: &round, why }, record, to, address);
+                self.begin_migration(
+                    By::Round { id: &round, why },
+                    record,
+                    to,
+                    Way { address, paused: false },
+                );
             }
             Err(failure) => self.help_moved(&round, &Err(failure)),
         }

@@ -7,6 +7,7 @@ pub(super) use begin::By;
 
 use super::{Agent, migration::Locating};
 use crate::driver::step::{Id, Op};
+use crate::hypervisor::Way;
 use crate::hypervisor::{HvError, HvResult, Moved, Progress};
 use xvm_model::{
     Body, Came, Domain, DomainChange, DomainName, DomainState, Failure, Grant, Job, JobKind, Mono, Outcome,
@@ -72,8 +73,8 @@ pub(super) enum Stage {
     Leasing {
         /// The request.
         op: Id,
-        /// Where it is to go.
-        address: Box<str>,
+        /// Where it is to go, and how.
+        way: Way,
         /// What is written down then.
         came: Box<Came>,
         /// See [`Stage::Marking`].
@@ -83,8 +84,8 @@ pub(super) enum Stage {
     Marking {
         /// The operation.
         op: Id,
-        /// Where it is to go.
-        address: Box<str>,
+        /// Where it is to go, and how.
+        way: Way,
         /// The lease that it has there.
         grant: Option<Box<Grant>>,
         /// Without a mark it does not begin: nobody would know that it was moved to help, and it might be moved on at once.
@@ -205,7 +206,7 @@ impl Agent {
                     format!("cannot migrate {name}: cancelled before it began; it is on {}", self.me.name);
                 self.end_job(name, Err(Failure::busy(why)));
             }
-            Stage::Marking { address, grant, must, .. } => {
+            Stage::Marking { way, grant, must, .. } => {
                 // a hypervisor that keeps no marks moves domains all the same
                 if let Err(error) = &result
                     && *must
@@ -214,8 +215,9 @@ impl Agent {
                     let failure = error.failure(&format!("write down where {name} comes from"));
                     return self.end_job(name, Err(failure));
                 }
-                let (address, grant) = (std::mem::take(address), grant.take());
-                let op = self.begin(name, Op::Migrate { address: address.clone(), grant });
+                let (way, grant) = (way.clone(), grant.take());
+                let address = way.address.clone();
+                let op = self.begin(name, Op::Migrate { way, grant });
                 if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
                     run.stage = Stage::Moving { op, address };
                 }

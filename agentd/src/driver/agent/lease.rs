@@ -25,7 +25,7 @@ impl Agent {
     pub(super) fn lent(&mut self, op: Id, name: &DomainName, result: Result<Box<Grant>, Failure>) {
         let active = self.records.get(name).is_some_and(|d| d.state.is_active());
         let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) else { return };
-        let Stage::Leasing { op: own, address, came, must } = &mut run.stage else { return };
+        let Stage::Leasing { op: own, way, came, must } = &mut run.stage else { return };
         if *own != op {
             return;
         }
@@ -46,10 +46,10 @@ impl Agent {
             Err(failure) => return self.end_job(name, Err(failure)),
         };
         let settings = DomainSettings { came: Some(came.clone()), ..settings.clone() };
-        let (address, must) = (std::mem::take(address), *must);
+        let (way, must) = (way.clone(), *must);
         let op = self.begin(name, Op::Set(settings));
         if let Some(run) = self.works.get_mut(name).and_then(|w| w.job.as_mut()) {
-            run.stage = Stage::Marking { op, address, grant, must, cancelled: false };
+            run.stage = Stage::Marking { op, way, grant, must, cancelled: false };
             run.job.phase = "begin".into();
         }
         self.publish_domain(name);

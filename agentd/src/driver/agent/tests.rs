@@ -115,7 +115,11 @@ impl Rig {
 
     /// Orders a migration and lets the domain be marked; gives the operation that moves it.
     fn migrate(&mut self) -> Id {
-        self.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+        self.tell(DomainCommand::Migrate {
+            to: Some(server("gerby")),
+            address: "there:1".into(),
+            paused: false,
+        });
         let (op, what) = self.begun();
         let Op::Set(settings) = what else { panic!("not marked before it leaves: {what:?}") };
         assert_eq!(settings.came.expect("a mark").from, server("ferby"));

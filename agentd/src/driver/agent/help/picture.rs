@@ -36,7 +36,7 @@ impl Agent {
                 guest.pin = d.settings.pin.clone();
                 guest.with = d.settings.with.clone();
                 guest.apart = d.settings.apart.clone();
-                guest.movable = d.state.is_active() && self.is_free(&d.name);
+                guest.movable = d.state.is_active() && d.fixed.is_none() && self.is_free(&d.name);
                 guest.arrived = d.settings.came.as_deref().and_then(|came| self.arrived(came));
                 guest
             })

@@ -6,6 +6,7 @@ use crate::driver::agent::{
     commands::{About, Ticket},
 };
 use crate::driver::step::{Effect, Op};
+use crate::hypervisor::Way;
 use xvm_model::{Answer, Came, Domain, DomainName, DomainSettings, Failure, Job, JobKind, ServerName};
 
 /// Who began a job; its id is the job's.
@@ -58,7 +59,7 @@ impl Agent {
         by: By<'_>,
         domain: Domain,
         to: ServerName,
-        address: Box<str>,
+        way: Way,
     ) {
         let (round, why) = match by {
             By::Order(_) => (None, "ordered".into()),
@@ -73,12 +74,12 @@ impl Agent {
         let (phase, stage) = match domain.settings.grant.clone() {
             Some(grant) => {
                 let op = self.ask_lease(&domain, &grant, &to, by.id());
-                ("lease", Stage::Leasing { op, address, came, must })
+                ("lease", Stage::Leasing { op, way, came, must })
             }
             None => {
                 let settings = DomainSettings { came: Some(came), ..domain.settings.clone() };
                 let op = self.begin(&domain.name, Op::Set(settings));
-                ("begin", Stage::Marking { op, address, grant: None, must, cancelled: false })
+                ("begin", Stage::Marking { op, way, grant: None, must, cancelled: false })
             }
         };
         self.accept_job(by, domain, JobKind::Migrate, phase, Some(to), stage);

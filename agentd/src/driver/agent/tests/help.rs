@@ -132,7 +132,7 @@ impl Rig {
 #[test]
 fn a_migration_is_cancelled_before_it_begins_but_not_before_its_mark_has_landed() {
     let mut rig = Rig::new(DomainState::Running);
-    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into(), paused: false });
     let (op, what) = rig.begun();
     assert!(matches!(what, Op::Set(_)));
     rig.tell(DomainCommand::Cancel);
@@ -155,7 +155,11 @@ fn what_is_ordered_moves_without_a_mark_and_what_helps_only_where_none_can_be_ke
     let (no, broke) = (HvError::NotSupported("no".into()), HvError::Unreachable("broke".into()));
     for error in [no.clone(), broke.clone()] {
         let mut rig = Rig::new(DomainState::Running);
-        rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+        rig.tell(DomainCommand::Migrate {
+            to: Some(server("gerby")),
+            address: "there:1".into(),
+            paused: false,
+        });
         let (op, _) = rig.begun();
         rig.ended(op, Err(error));
         assert!(rig.moves());
@@ -260,7 +264,7 @@ fn who_never_left_has_no_cooldown_but_the_one_from_before() {
     rig.input(Input::News(HvEvent::Changed(name("small-1"))));
     let query = rig.asked().expect("asked");
     rig.input(Input::Asked { query, name: name("small-1"), result: Ok(Some(here)) });
-    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into(), paused: false });
     let (_, Op::Set(settings)) = rig.begun() else { panic!("not marked") };
     let mark = settings.came.expect("a mark");
     assert_eq!((mark.round, mark.helped), (None, Some(Wall(1_000_000 - minute))));
@@ -336,4 +340,15 @@ fn a_group_waits_for_its_first_that_leaves_since_a_life_before_and_follows_it() 
     assert_eq!((&request.only, &request.wishes[0].guest.name), (&Some(to), &name("small-2")));
     assert_eq!(rig.agent.help.away(), [name("small-1")]);
     assert_eq!(rig.agent.errand_job().map(|j| j.percent), Some(50));
+}
+
+#[test]
+fn what_cannot_move_while_it_runs_is_not_wished_away() {
+    let pv = || Domain { fixed: Some("it is a PV guest".into()), ..half("small-1") };
+    let mut rig = Rig::hot_with(vec![pv(), half("small-2")]);
+    let (_, request) = rig.request().expect("it asks");
+    let wished: Vec<&str> = request.wishes.iter().map(|w| w.guest.name.as_str()).collect();
+    assert_eq!(wished, ["small-2"]);
+    let mut rig = Rig::hot_with(vec![pv(), Domain { fixed: Some("so is it".into()), ..half("small-2") }]);
+    assert!(rig.request().is_none(), "nothing could leave");
 }

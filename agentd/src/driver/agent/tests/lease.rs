@@ -2,6 +2,7 @@
 
 use super::create::grant;
 use super::*;
+use crate::hypervisor::Way;
 use xvm_model::{Grant, Spec};
 
 impl Rig {
@@ -17,7 +18,11 @@ impl Rig {
 
     /// Orders a migration to gerby; gives the number of the request for a lease, and the job.
     fn leasing(&mut self) -> (Id, Box<str>) {
-        let id = self.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+        let id = self.tell(DomainCommand::Migrate {
+            to: Some(server("gerby")),
+            address: "there:1".into(),
+            paused: false,
+        });
         let pick = |e: &Effect| match e {
             Effect::Lend { op, config, to, job, .. } => {
                 Some((*op, config.to_string(), to.clone(), job.clone()))
@@ -57,7 +62,7 @@ fn a_lease_is_taken_before_it_leaves_and_goes_along() {
     rig.ended(op, Ok(None));
     let (_, what) = rig.begun();
     let lent = Some(Box::new(grant("gerby", 2)));
-    assert_eq!(what, Op::Migrate { address: "there:1".into(), grant: lent });
+    assert_eq!(what, Op::Migrate { way: Way { address: "there:1".into(), paused: false }, grant: lent });
     rig.begins_nothing();
 }
 

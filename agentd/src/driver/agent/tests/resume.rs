@@ -73,7 +73,7 @@ fn no_other_one_is_touched() {
     assert_eq!(rig.resumes(), None);
     let mut rig = Rig::new(DomainState::Running);
     rig.becomes(DomainState::Running, None);
-    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into() });
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "there:1".into(), paused: false });
     rig.becomes(DomainState::Paused, Some("io-error"));
     rig.pass(20_000);
     assert_eq!(rig.resumes(), None, "a migration goes on");

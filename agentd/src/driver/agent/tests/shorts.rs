@@ -1,6 +1,7 @@
 //! Orders that end at once: refused, judged, timed out.
 
 use super::*;
+use crate::hypervisor::Way;
 
 #[test]
 fn a_pause_is_answered_by_what_the_domain_is() {
@@ -75,15 +76,22 @@ fn a_call_that_hangs_is_unknown_after_four_seconds_and_busy_until_it_ends() {
 #[test]
 fn wrong_orders_are_refused_with_code_and_sentence() {
     let mut rig = Rig::new(DomainState::Paused);
-    let to =
-        |to: &str, address: &str| DomainCommand::Migrate { to: Some(server(to)), address: address.into() };
+    let to = |to: &str, address: &str| DomainCommand::Migrate {
+        to: Some(server(to)),
+        address: address.into(),
+        paused: false,
+    };
     for (command, code, text) in [
         (DomainCommand::Pause, Code::Busy, "it is paused; it must be running"),
         (DomainCommand::Cancel, Code::Busy, "no job runs"),
         (to("ferby", "x:1"), Code::Exists, "it is on ferby already"),
         (to("gerby", "here:1"), Code::Exists, "it is on ferby already"),
         (to("gerby", ""), Code::Invalid, "does not say where its hypervisor is"),
-        (DomainCommand::Migrate { to: None, address: "".into() }, Code::Invalid, "names no server"),
+        (
+            DomainCommand::Migrate { to: None, address: "".into(), paused: false },
+            Code::Invalid,
+            "names no server",
+        ),
         (DomainCommand::Priority { value: 101 }, Code::Invalid, "0 to 100"),
     ] {
         rig.tell(command);
@@ -101,6 +109,24 @@ fn wrong_orders_are_refused_with_code_and_sentence() {
     rig.input(Input::Asked { query, name: name("small-1"), result: Ok(Some(pinned)) });
     rig.tell(to("gerby", "x:1"));
     assert_eq!(rig.failure().code, Code::Permission);
+    // what cannot move while it runs moves while it stands
+    let mut fixed = domain("small-1", DomainState::Running);
+    fixed.fixed = Some("it is a PV guest".into());
+    rig.input(Input::News(HvEvent::Changed(name("small-1"))));
+    let query = rig.asked().expect("asked");
+    rig.input(Input::Asked { query, name: name("small-1"), result: Ok(Some(fixed)) });
+    rig.tell(to("gerby", "x:1"));
+    let failure = rig.failure();
+    assert_eq!(failure.code, Code::NotSupported);
+    assert_eq!(
+        &*failure.text,
+        "cannot migrate small-1 while it runs: it is a PV guest; `migrate --paused [SERVER]` moves it while it stands"
+    );
+    rig.tell(DomainCommand::Migrate { to: Some(server("gerby")), address: "x:1".into(), paused: true });
+    let (op, _) = rig.begun();
+    rig.ended(op, Ok(None));
+    let (_, what) = rig.begun();
+    assert_eq!(what, Op::Migrate { way: Way { address: "x:1".into(), paused: true }, grant: None });
     assert!(rig.take(|e| matches!(e, Effect::Begin { .. }).then_some(())).is_none(), "nothing began");
 }
 
