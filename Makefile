@@ -13,11 +13,11 @@ IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-stat
 	binutils patchelf
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace dnsmasq-base iputils-ping \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq \
-	lvm2 thin-provisioning-tools nbd-client udev kmod openssl
+	lvm2 thin-provisioning-tools nbd-client udev kmod openssl openssh-client
 DAEMONS = xvmfs agentd imaged guestd xvm-forwarder
 TOOLS = xvm-sim
 
-.PHONY: build demo test check bench evaluation install clean deps deps-demo deps-test man
+.PHONY: build demo test xen-test check bench evaluation install clean deps deps-demo deps-test man
 
 build: deps
 	$(CARGO) build --release --bins
@@ -29,9 +29,14 @@ demo: build deps-demo
 test: deps-test check
 	$(CARGO) test --workspace
 
+# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some ten minutes
+xen-test: deps-test
+	$(CARGO) test --package xvm-tests --test xen -- --nocapture
+
 check: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package xvm-tests --test xen -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 bench: deps-test

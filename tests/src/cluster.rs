@@ -24,6 +24,8 @@ pub struct Cluster {
     pub lab: Option<Lab>,
     /// The record of all calls on the mount.
     pub calls: Calls,
+    /// The address of its forwarder.
+    bus: String,
     /// Scratch folder; last, since all others use it.
     dir: TempDir,
 }
@@ -38,7 +40,15 @@ impl Cluster {
             .map(|(name, flags)| ((*name).to_owned(), flags.iter().map(|f| (*f).to_owned()).collect()));
         let domains: usize =
             servers.iter().map(|(_, flags)| flags.iter().filter(|f| **f == "--domain").count()).sum();
-        Self::start(dir, agents.collect(), None, domains)
+        let bus = bus(dir.path());
+        Self::start(dir, bus, agents.collect(), None, domains)
+    }
+
+    /// A forwarder at this address and a mount; all others are elsewhere.
+    #[track_caller]
+    pub fn at(bus: &str) -> Cluster {
+        let dir = tempfile::tempdir().expect("a scratch folder");
+        Self::start(dir, bus.into(), Vec::new(), None, 0)
     }
 
     /// ferby, gerby and herby with four CPUs, a heartbeat each 0.2 s, and small-1 to small-5 dealt out among them.
@@ -80,15 +90,21 @@ impl Cluster {
             }
             agents.push((host.clone(), flags));
         }
-        let cluster = Self::start(dir, agents, Some(lab), domains);
+        let bus = bus(dir.path());
+        let cluster = Self::start(dir, bus, agents, Some(lab), domains);
         cluster.heartbeat("0.5");
         cluster
     }
 
     #[track_caller]
-    fn start(dir: TempDir, agents: Vec<(String, Vec<String>)>, lab: Option<Lab>, domains: usize) -> Cluster {
+    fn start(
+        dir: TempDir,
+        bus: String,
+        agents: Vec<(String, Vec<String>)>,
+        lab: Option<Lab>,
+        domains: usize,
+    ) -> Cluster {
         let path = dir.path();
-        let bus = bus(path);
         let servers = agents.len();
         let mut args = vec!["--name", "main", &bus];
         let guests = lab.as_ref().map(|lab| guests(&lab.address()));
@@ -111,10 +127,12 @@ impl Cluster {
         let at = root.to_string_lossy().into_owned();
         let tests = format!("tests={}", path.join("tests").display());
         let mount = Daemon::start("xvmfs", "xvmfs", &["--foreground", &bus, &at, "-o", &tests], path);
-        let mut cluster = Cluster { tree, mount, images: None, agents: daemons, forwarder, lab, calls, dir };
+        let mut cluster =
+            Cluster { tree, mount, images: None, agents: daemons, forwarder, lab, calls, bus, dir };
         cluster.mounted();
+        let heard = format!("bus {} up", cluster.bus);
         wait_for("a mount that hears the forwarder", || {
-            cluster.tree.get("status").ok()?.contains(&format!("bus {bus} up")).then_some(())
+            cluster.tree.get("status").ok()?.contains(&heard).then_some(())
         });
         wait_eq("the number of servers", servers, || cluster.tree.names("servers").len());
         wait_eq("the number of domains", domains, || cluster.tree.names("domains").len());
@@ -187,7 +205,7 @@ impl Cluster {
 
     /// The address of its forwarder.
     pub fn bus(&self) -> String {
-        bus(self.dir.path())
+        self.bus.clone()
     }
 
     /// Where guests on the hosts reach the forwarder.

@@ -4,6 +4,7 @@
 # A record is a slot of 2048 bytes, 32 times the same line. Slot 0 counts boots, slot 1 is the last record, boot N writes to the slots
 # from 1024 * N on, one after the other. Each record also says how many the boot before had written when this one began.
 D=/dev/vdb
+[ -b $D ] || D=/dev/xvdb
 swapoff $D 2> /dev/null
 put() { # SLOT TEXT
     slot=$1; set -- "$2"

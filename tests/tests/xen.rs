@@ -1,0 +1,43 @@
+//! Two real Xen hosts in QEMU, with everything that xvm has, through the mounted tree: `make xen-test`.
+//!
+//! If it fails, xvm does not do on Xen what it does on QEMU, or runs a domain twice when a host dies.
+
+#[path = "configs/qemu/records.rs"]
+#[allow(dead_code, reason = "shared with the tests on QEMU hosts")]
+mod records;
+
+#[path = "xen/failures.rs"]
+mod failures;
+#[path = "xen/guests.rs"]
+mod guests;
+#[path = "xen/hosts.rs"]
+mod hosts;
+#[path = "xen/life.rs"]
+mod life;
+#[path = "xen/overload.rs"]
+mod overload;
+#[path = "xen/pv.rs"]
+mod pv;
+#[path = "xen/scene.rs"]
+mod scene;
+
+use scene::{NEEDS, Scene};
+
+#[test]
+fn two_real_xen_hosts_are_one_cluster() {
+    for need in NEEDS {
+        let test = "two_real_xen_hosts_are_one_cluster";
+        if !(if need == "root" { xvm_tests::root(test) } else { xvm_tests::have(test, need) }) {
+            return;
+        }
+    }
+    let scene = Scene::new();
+    scene.act("hosts in the tree", life::hosts_are_seen);
+    scene.act("a machine lives, moves and keeps its disk", life::a_machine_lives);
+    scene.act("a migration beside virsh's own", life::a_migration_beside_virsh);
+    scene.act("a PV guest moves while it stands", pv::moves_while_it_stands);
+    scene.act("an overload is helped", overload::is_helped);
+    scene.act("the destination refuses", failures::the_destination_refuses);
+    scene.act("the destination loses power", failures::the_destination_loses_power);
+    scene.act("the source loses power", failures::the_source_loses_power);
+}
