@@ -1,4 +1,5 @@
-//! Two real Xen hosts in QEMU, with everything that xvm has, through the mounted tree: `make xen-test`.
+//! Two real Xen hosts in QEMU, with everything that xvm has, through the mounted tree: `make xen-test`. `XVM_XEN_ACTS=refuses,power` plays
+//! two of its acts alone.
 //!
 //! If it fails, xvm does not do on Xen what it does on QEMU, or runs a domain twice when a host dies.
 

@@ -2,6 +2,7 @@
 
 use super::xen;
 use std::time::Duration;
+use virt::domain::Domain;
 use xvm_model::HypervisorKind;
 
 /// One driver of libvirt.
@@ -22,6 +23,8 @@ pub struct Driver {
     pub waits: bool,
     /// A domain that starts anew, or that a migration brings, is off meanwhile: whether the hypervisor itself has it. None where it is not.
     pub between: Option<fn(&str) -> bool>,
+    /// Puts right what libvirt believes of a domain whose migration has failed.
+    pub mend: fn(&Domain),
     /// Ends migrations hither whose other end has gone; called once a sample.
     pub sweep: fn(),
     /// What other hosts put before the host name to reach it; none where domains cannot move.
@@ -49,6 +52,7 @@ pub const DRIVERS: &[Driver] = &[
         sizes: true,
         waits: false,
         between: None,
+        mend: |_| {},
         sweep: || {},
         reach: Some(("qemu+tcp://", "/system")),
         abort: true,
@@ -66,6 +70,7 @@ pub const DRIVERS: &[Driver] = &[
         sizes: false,
         waits: true,
         between: Some(xen::has),
+        mend: xen::mend,
         sweep: xen::sweep,
         reach: Some(("xen+tcp://", "/")),
         abort: false,
@@ -83,6 +88,7 @@ pub const DRIVERS: &[Driver] = &[
         sizes: true,
         waits: false,
         between: None,
+        mend: |_| {},
         sweep: || {},
         reach: None,
         abort: false,
@@ -100,6 +106,7 @@ pub const DRIVERS: &[Driver] = &[
         sizes: true,
         waits: false,
         between: None,
+        mend: |_| {},
         sweep: || {},
         reach: None,
         abort: true,

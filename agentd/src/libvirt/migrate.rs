@@ -275,6 +275,7 @@ impl Job {
         let moved = domain.migrate_to_uri3(Some(&self.way.address), parameters, flags);
         if moved.is_err() {
             self.moves.done.lock().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
+            (self.driver.mend)(&domain);
         }
         moved.map_err(wrong)
     }

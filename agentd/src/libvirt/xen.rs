@@ -1,10 +1,12 @@
 //! What libvirt's Xen driver does not tell, from Xen's own tool, xl(1).
 
-use super::xml::attribute;
+use super::state::migrating;
+use super::{fault, raw, xml::attribute};
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use virt::{domain::Domain, sys};
 
 /// How long xl may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +45,36 @@ fn read(info: &str) -> Vec<String> {
 pub fn has(name: &str) -> bool {
     // a name that begins so would be an option
     !name.starts_with('-') && xl(&["domid", name]).is_some()
+}
+
+/// libvirt says of a domain that it stands when the other server would not take it, though Xen runs it; and it cannot let it go on, since
+/// Xen refuses to. It is made to stand for a moment, so that libvirt can.
+pub fn mend(domain: &Domain) {
+    let believed = raw::state(domain).is_ok_and(|(s, r)| migrating(s, r));
+    let busy = raw::job(domain, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE);
+    let Ok(name) = domain.name() else { return };
+    let runs = !name.starts_with('-') && xl(&["list", &name]).is_some_and(|text| !stands(&text));
+    if !believed || busy || !runs {
+        return;
+    }
+    let done = match xl(&["pause", &name]) {
+        Some(_) => domain.resume().map_err(|e| fault::line(&e)),
+        None => Err("xl cannot pause it".to_owned()),
+    };
+    match done {
+        Ok(_) => tracing::warn!(name, "libvirt took it for paused after its migration failed: put right"),
+        Err(error) => tracing::warn!(
+            name,
+            error,
+            "libvirt takes it for paused though Xen runs it: `xl pause`, then unpause it"
+        ),
+    }
+}
+
+/// Whether a domain in xl's list stands, or xl does not tell.
+fn stands(list: &str) -> bool {
+    let state = list.lines().nth(1).and_then(|line| line.split_whitespace().rev().nth(1));
+    state.is_none_or(|word| word.contains('p') || !word.contains('-'))
 }
 
 /// A process of libxl that receives a domain: what it has read, and since when that has not changed.
@@ -131,6 +163,17 @@ mod tests {
         let said = "host                   : xen1\nvirt_caps              : pv hvm hap gnttab-v1 gnttab-v2\ntotal_memory : 1535\n";
         assert_eq!(read(said), ["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"]);
         assert!(read("").is_empty() && read("virt_caps").is_empty());
+    }
+
+    #[test]
+    fn who_stands_in_the_list() {
+        let list = |state: &str| {
+            format!(
+                "Name      ID   Mem VCPUs\tState\tTime(s)\nsmall 10    3    96     1     {state}       8.1\n"
+            )
+        };
+        assert!(stands(&list("--p---")) && stands("") && stands("Name\n"));
+        assert!(!stands(&list("-b----")) && !stands(&list("r-----")) && !stands(&list("------")));
     }
 
     #[test]
