@@ -43,14 +43,20 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks every 20 ms until there is an answer; panics after [`PATIENCE`] with what it waited for.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+pub fn wait_for<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, answer)
+}
+
+/// The same with another patience; what may take long is asked less often.
+#[track_caller]
+pub fn wait_within<T>(patience: Duration, what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let (start, pause) = (Instant::now(), if patience > PATIENCE { 100 } else { 20 });
     loop {
         if let Some(answer) = answer() {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(start.elapsed() < patience, "waited {patience:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(pause));
     }
 }
 

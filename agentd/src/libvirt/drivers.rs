@@ -41,25 +41,34 @@ pub struct Driver {
     pub patience: Duration,
 }
 
-/// The drivers that xvm was tried on, then what is assumed of any other.
+/// What is assumed of a driver.
+const ANY: Driver = Driver {
+    scheme: "",
+    kind: HypervisorKind::Other,
+    bulk: true,
+    own: &[],
+    node: true,
+    sizes: true,
+    waits: false,
+    between: None,
+    mend: |_| {},
+    sweep: || {},
+    reach: None,
+    abort: true,
+    progress: true,
+    imports: false,
+    fixed: |_| None,
+    patience: Duration::from_secs(600),
+};
+
+/// The drivers that xvm was tried on, and in what they differ; the last row is any other.
 pub const DRIVERS: &[Driver] = &[
     Driver {
         scheme: "qemu",
         kind: HypervisorKind::Qemu,
-        bulk: true,
-        own: &[],
-        node: true,
-        sizes: true,
-        waits: false,
-        between: None,
-        mend: |_| {},
-        sweep: || {},
         reach: Some(("qemu+tcp://", "/system")),
-        abort: true,
-        progress: true,
-        imports: false,
-        fixed: |_| None,
         patience: Duration::from_secs(60),
+        ..ANY
     },
     Driver {
         scheme: "xen",
@@ -83,38 +92,12 @@ pub const DRIVERS: &[Driver] = &[
         scheme: "test",
         kind: HypervisorKind::Test,
         bulk: false,
-        own: &[],
-        node: true,
-        sizes: true,
-        waits: false,
-        between: None,
-        mend: |_| {},
-        sweep: || {},
-        reach: None,
         abort: false,
         progress: false,
-        imports: false,
-        fixed: |_| None,
         patience: Duration::from_secs(60),
+        ..ANY
     },
-    Driver {
-        scheme: "",
-        kind: HypervisorKind::Other,
-        bulk: true,
-        own: &[],
-        node: true,
-        sizes: true,
-        waits: false,
-        between: None,
-        mend: |_| {},
-        sweep: || {},
-        reach: None,
-        abort: true,
-        progress: true,
-        imports: false,
-        fixed: |_| None,
-        patience: Duration::from_secs(600),
-    },
+    ANY,
 ];
 
 /// The row of a URI: `qemu+unix:///system?socket=/x` is `qemu`.

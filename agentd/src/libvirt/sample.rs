@@ -186,9 +186,12 @@ impl Sampler {
         }
         domain.settings = match seen.settings.take() {
             Some(settings) => settings,
-            None => match settings::read(&record.domain)? {
+            None => match settings::read(&record.domain)?.or_else(|| kept(&domain, &seen)) {
                 Some(settings) => settings,
-                None => return Ok(None),
+                None => {
+                    self.lock().entry(record.uuid).or_default().between = seen.between;
+                    return Ok(None);
+                }
             },
         };
         seen.settings = Some(domain.settings.clone());
@@ -249,6 +252,13 @@ impl Sampler {
             }
         }
     }
+}
+
+/// The settings of a domain that is off and does not tell them: it starts anew, or is what is left of one.
+fn kept(domain: &Domain, seen: &Seen) -> Option<DomainSettings> {
+    seen.between?;
+    let left = || (domain.reason.as_deref() == Some(LEFT)).then(DomainSettings::default);
+    seen.last.as_ref().map(|d| d.settings.clone()).or_else(left)
 }
 
 /// Whether the domain went away between two calls.

@@ -75,8 +75,10 @@ pub fn the_source_loses_power(s: &Scene) {
     s.hosts.ready(1);
     s.agent(1);
     s.settles("servers/xen1/state", "up");
-    // libvirt goes on to list what is left of it until it is restarted; it must not be taken for a domain that runs
-    assert!(s.tree().get("domains/small-12/state").map_or(true, |state| state == "shutoff\n"));
+    // libvirt goes on to list what is left of it: that is told, and what to do
+    s.settles("domains/small-12/state", "shutoff");
+    let reason = s.tree().value("domains/small-12/status", "reason").unwrap_or_default();
+    assert!(reason.contains("it does not run here; to forget it, restart libvirtd here"), "{reason}");
     let libvirtd = "LIBVIRT_LOG_OUTPUTS=3:file:/var/log/libvirtd.log /usr/sbin/libvirtd -d --listen";
     s.hosts.ssh(
         2,

@@ -115,13 +115,6 @@ impl Scene {
 
 /// Waits until there is an answer.
 #[track_caller]
-pub fn wait<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(answer) = answer() {
-            return answer;
-        }
-        assert!(begin.elapsed() < LONG, "waited {LONG:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+pub fn wait<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+    xvm_tests::wait_within(LONG, what, answer)
 }

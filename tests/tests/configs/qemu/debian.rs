@@ -12,15 +12,8 @@ use xvm_tests::{shell, wait_for};
 const LONG: Duration = Duration::from_secs(600);
 
 #[track_caller]
-fn wait_minutes<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(answer) = answer() {
-            return answer;
-        }
-        assert!(begin.elapsed() < LONG, "waited {LONG:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+fn wait_minutes<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+    xvm_tests::wait_within(LONG, what, answer)
 }
 
 /// What its SSH service says first, heard from the outside over the lab's network.

@@ -69,15 +69,8 @@ pub fn tiny(cluster: &mut Cluster, script: &str, flags: &[&str]) {
 
 /// As [`xvm_tests::wait_for`], for what waits for heartbeats that do not come and then for a guest that boots, all without KVM.
 #[track_caller]
-pub fn wait_long<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(answer) = answer() {
-            return answer;
-        }
-        assert!(begin.elapsed() < LONG, "waited {LONG:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub fn wait_long<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+    xvm_tests::wait_within(LONG, what, answer)
 }
 
 /// Says how long something took.
