@@ -29,7 +29,7 @@ demo: build deps-demo
 test: deps-test check
 	$(CARGO) test --workspace
 
-# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some ten minutes
+# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some fifteen minutes
 xen-test: deps-test
 	$(CARGO) test --package xvm-tests --test xen -- --nocapture
 

@@ -18,27 +18,31 @@ mkdir -p "$dir"
 cd "$dir"
 years=3650 curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
 
-# shellcheck disable=SC2086 # $curve is several words
-[ -e ca-key.pem ] ||
-    openssl req -x509 $curve -keyout ca-key.pem -out ca-cert.pem -days $years -subj "/CN=xvm cluster" 2>/dev/null
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-make() { # NAME KIND EXTENSIONS: a key and its certificate
+ssl() { # ARGUMENT...: what openssl says is shown when it fails
+    openssl "$@" 2> "$work/said" || { echo "certificates.sh: openssl $1 failed:" >&2; cat "$work/said" >&2; exit 1; }
+}
+
+# shellcheck disable=SC2086 # $curve is several words
+[ -e ca-cert.pem ] || ssl req -x509 $curve -keyout ca-key.pem -out ca-cert.pem -days $years -subj "/CN=xvm cluster"
+
+make() { # NAME KIND EXTENSIONS: a key and its certificate, which comes last
     [ -e "$1/$2-cert.pem" ] && return
     mkdir -p "$1"
-    printf '%s\n' "$3" > "$1/ext"
+    printf '%s\n' "$3" > "$work/ext"
     # shellcheck disable=SC2086
-    openssl req $curve -keyout "$1/$2-key.pem" -out "$1/csr" -subj "/CN=$1" 2>/dev/null
-    openssl x509 -req -in "$1/csr" -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days $years -extfile "$1/ext" \
-        -out "$1/$2-cert.pem.new" 2>/dev/null
+    ssl req $curve -keyout "$1/$2-key.pem" -out "$work/csr" -subj "/CN=$1"
+    ssl x509 -req -in "$work/csr" -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days $years -extfile "$work/ext" -out "$work/cert"
     cp ca-cert.pem "$1/ca-cert.pem"
-    rm "$1/ext" "$1/csr"
-    mv "$1/$2-cert.pem.new" "$1/$2-cert.pem"
+    mv "$work/cert" "$1/$2-cert.pem"
 }
 
 case $host in
-    *[!0-9.:a-fA-F]*) name=DNS ;;
-    *[.:]*) name=IP ;;
-    *) name=DNS ;;
+    *:*) name=IP ;;
+    *[!0-9.]*) name=DNS ;; # abc.de too
+    *) name=IP ;;
 esac
 make "$imaged" server "subjectAltName=$name:$host
 extendedKeyUsage=serverAuth"

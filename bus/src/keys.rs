@@ -41,12 +41,12 @@ pub enum KeyError {
         source: io::Error,
     },
     /// Others may read it.
-    #[error("cannot use the key {}: others may use it (mode {mode:04o}); make it 0600", path.display())]
+    #[error("cannot use the key {}: {why}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// Its permissions.
-        mode: u32,
+        /// See [`open_to_others`].
+        why: String,
     },
     /// It is something else.
     #[error("cannot use the key {}: it is no Ed25519 key in PEM (PKCS #8): {why}", path.display())]
@@ -56,6 +56,12 @@ pub enum KeyError {
         /// What is wrong.
         why: String,
     },
+}
+
+/// What is wrong with a secret's file whose permissions let others use it.
+pub fn open_to_others(file: &std::fs::Metadata) -> Option<String> {
+    let mode = file.permissions().mode() & 0o7777;
+    (mode & 0o077 != 0).then(|| format!("others may use it (mode {mode:04o}); make it 0600"))
 }
 
 /// A secret key. It is not shown.
@@ -78,9 +84,8 @@ impl SecretKey {
     pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
         let io = |source| KeyError::Io { path: path.into(), source };
         let file = std::fs::File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Open { path: path.into(), mode });
+        if let Some(why) = open_to_others(&file.metadata().map_err(io)?) {
+            return Err(KeyError::Open { path: path.into(), why });
         }
         let mut text = String::new();
         file.take(FILE_MAX).read_to_string(&mut text).map_err(io)?;
@@ -92,7 +97,7 @@ impl SecretKey {
     pub fn to_pem(&self) -> String {
         // without the public key: OpenSSL does not read that
         let bytes = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
-        bytes.to_pkcs8_pem(LineEnding::LF).map_or_else(|_| String::new(), |pem| pem.to_string())
+        bytes.to_pkcs8_pem(LineEnding::LF).expect("32 bytes are always encoded").to_string()
     }
 
     /// The key that checks its signatures.

@@ -53,8 +53,7 @@ pub fn mend(domain: &Domain) {
     let believed = raw::state(domain).is_ok_and(|(s, r)| migrating(s, r));
     let busy = raw::job(domain, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE);
     let Ok(name) = domain.name() else { return };
-    let runs = !name.starts_with('-') && xl(&["list", &name]).is_some_and(|text| !stands(&text));
-    if !believed || busy || !runs {
+    if !believed || busy || name.starts_with('-') || xl(&["list", &name]).is_none_or(|text| stands(&text)) {
         return;
     }
     let done = match xl(&["pause", &name]) {

@@ -1,7 +1,8 @@
 //! The certificates with which exports are served by TLS.
 
-use anyhow::{Context, ensure};
-use std::{fs::File, os::unix::fs::PermissionsExt, path::Path};
+use anyhow::{Context, bail, ensure};
+use std::{fs::File, path::Path};
+use xvm_bus::keys::open_to_others;
 
 /// What QEMU reads in a directory of credentials of a server.
 const FILES: [&str; 3] = ["ca-cert.pem", "server-cert.pem", KEY];
@@ -14,14 +15,10 @@ pub fn check(dir: &Path) -> anyhow::Result<()> {
     for name in FILES {
         let path = dir.join(name);
         let wrong = || format!("cannot use --tls {}: {} cannot be read", dir.display(), path.display());
-        let mode = File::open(&path).and_then(|f| f.metadata()).with_context(wrong)?.permissions().mode();
-        ensure!(
-            name != KEY || mode & 0o077 == 0,
-            "cannot use --tls {}: others may use {} (mode {:04o}); make it 0600",
-            dir.display(),
-            path.display(),
-            mode & 0o7777
-        );
+        let file = File::open(&path).and_then(|f| f.metadata()).with_context(wrong)?;
+        if let Some(why) = open_to_others(&file).filter(|_| name == KEY) {
+            bail!("cannot use --tls {}: {}: {why}", dir.display(), path.display());
+        }
     }
     Ok(())
 }
@@ -29,7 +26,7 @@ pub fn check(dir: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn what_is_missing_or_open_is_named() {

@@ -6,9 +6,9 @@ use hmac::{Hmac, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::Sha256;
-use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 use xvm_bus::SecretKey;
+use xvm_bus::keys::open_to_others;
 use xvm_daemon::Dir;
 
 /// Its file in the state directory.
@@ -37,14 +37,10 @@ impl GuestSecret {
     pub fn keep(dir: &Dir) -> anyhow::Result<GuestSecret> {
         let path = dir.path().join(FILE);
         if let Some(text) = dir.read(FILE)? {
-            let mode =
-                std::fs::metadata(&path).context("cannot look at the guests' secret")?.permissions().mode();
-            anyhow::ensure!(
-                mode & 0o077 == 0,
-                "cannot use {}: others may use it (mode {:04o}); make it 0600",
-                path.display(),
-                mode & 0o7777
-            );
+            let file = std::fs::metadata(&path).context("cannot look at the guests' secret")?;
+            if let Some(why) = open_to_others(&file) {
+                anyhow::bail!("cannot use {}: {why}", path.display());
+            }
             let mut bytes = [0; 32];
             return match hex::decode_to_slice(text.trim(), &mut bytes) {
                 Ok(()) => Ok(GuestSecret(bytes)),
@@ -73,7 +69,7 @@ impl GuestSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
     fn it_is_made_once_and_kept_from_others() {

@@ -52,6 +52,26 @@ async fn who_holds_a_lease_is_let_in_and_nobody_else() {
     assert_eq!(rig.pid("small-6"), pid, "the same daemon");
 }
 
+/// If this fails, servers do not take imaged for who it is, or nobody learns why there is no certificate.
+#[test]
+fn the_certificate_is_of_the_name_or_the_address_that_was_given() {
+    let rig = Rig::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/certificates.sh");
+    for (host, kind) in [("abc.de", "DNS:"), ("10.0.0.9", "IP Address:"), ("fd00::9", "IP Address:FD00")] {
+        let dir = rig.dir.path().join(host);
+        output(script.to_str().expect("a path"), &[dir.to_str().expect("a path"), "kerby", host]);
+        let certificate = dir.join("kerby/server-cert.pem");
+        let file = certificate.to_str().expect("a path");
+        let said = output("openssl", &["x509", "-in", file, "-noout", "-ext", "subjectAltName"]);
+        assert!(said.contains(kind), "{host}: {said}");
+    }
+    let dir = rig.dir.path().join("wrong");
+    let made = Command::new(script).arg(&dir).args(["kerby", "10.0.0.999"]).output().expect("sh");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(!made.status.success() && said.contains("10.0.0.999"), "{said}");
+    assert!(!dir.join("kerby/server-cert.pem").exists());
+}
+
 #[tokio::test]
 async fn another_authority_or_a_name_that_only_looks_alike_is_refused() {
     let rig = Rig::new();
