@@ -77,7 +77,9 @@ impl Inode {
             _ => return None,
         };
         let row = ((number >> 48 & 0xff) as u8).checked_sub(1);
-        Some(Inode { table, row, thing: number & THING })
+        let inode = Inode { table, row, thing: number & THING };
+        // there is one cluster, and its directory is the root
+        (table != TableId::Cluster || row.is_some() && inode.thing == 0).then_some(inode)
     }
 
     /// `servers/NAME` or a file in it.
@@ -130,13 +132,17 @@ mod tests {
         #[test]
         fn numbers_are_taken_apart_as_they_were_made(table in 0usize..8, row in prop::option::of(0u8..200), thing in 0u64..=THING) {
             let table = [TableId::Cluster, TableId::Server, TableId::Domain, TableId::Link, TableId::Round, TableId::Config, TableId::Guest, TableId::Test][table];
-            let inode = Inode { table, row, thing };
+            let cluster = table == TableId::Cluster;
+            let inode = Inode { table, row: row.or(cluster.then_some(0)), thing: if cluster { 0 } else { thing } };
             prop_assert_eq!(Inode::parse(inode.number()), Some(inode));
         }
 
         #[test]
-        fn any_number_is_parsed_or_refused(n: u64) {
-            let _parsed = Inode::parse(n);
+        fn a_number_that_is_parsed_is_the_one_that_is_made(table in 0u64..10, rest in 0u64..1 << 56) {
+            let number = table << 56 | rest;
+            prop_assert!(Inode::parse(number).is_none_or(|inode| inode.number() == number));
+            // the cluster's rows belong to no thing
+            prop_assert_eq!(Inode::parse(1 << 56 | rest).is_some(), rest & THING == 0 && rest > THING);
         }
     }
 }
