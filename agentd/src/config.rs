@@ -52,6 +52,9 @@ Exit status:
   1  could not start, or could not go on; the sentence on standard error says why
   2  a wrong flag
 
+A domain moves only to a server with the same hypervisor and processors of the same architecture, on Xen of the same model too: libvirt's \
+QEMU driver compares what the domain has been given by itself. `cpu` in the status of a server tells what libvirt says of it.
+
 On a Xen server (xen:///system) xl(1) must be there too. The load of its CPUs is that of all domains, the first one included. A migration \
 there cannot be cancelled and tells no progress, and PV guests move by `migrate --paused` where Xen has no shadow paging (xl info tells: \
 virt_caps). When the server that a domain comes from loses power, Xen's half of it is given up after a minute; libvirt goes on to list \

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use xvm_model::{
-    Code, Domain, DomainName, DomainSettings, Failure, Grant, HypervisorKind, Ratio, ServerMemory, Spec,
+    Code, Cpu, Domain, DomainName, DomainSettings, Failure, Grant, HypervisorKind, Ratio, ServerMemory, Spec,
 };
 
 /// Why a hypervisor did not do what was asked.
@@ -64,6 +64,8 @@ pub struct Host {
     pub cpus: Vec<Ratio>,
     /// Its memory.
     pub memory: ServerMemory,
+    /// Its processors, where the hypervisor tells.
+    pub cpu: Option<Cpu>,
 }
 
 /// News that a hypervisor tells by itself.

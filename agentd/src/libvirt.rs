@@ -170,7 +170,9 @@ impl Libvirt {
             })
         };
         let (uri, watching) = (self.config.uri.clone(), news.clone());
-        let watch = move || watch::run(&uri, &watching, sink, &|_| sampler.forget_all());
+        let meter = self.meter.clone();
+        let watch =
+            move || watch::run(&uri, &watching, sink, &|_| sampler.forget_all(), &|conn| meter.learn(conn));
         let stats = self.stats.clone();
         let pump = {
             let news = news.clone();
@@ -282,7 +284,8 @@ impl Hypervisor for Libvirt {
             let conn = seat.conn()?;
             let domains = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let cpus = meter.cpus(conn, &domains).map_err(|e| plain(&e))?;
-            Ok(Host { cpus, memory: host::memory(conn, driver).map_err(|e| plain(&e))? })
+            let memory = host::memory(conn, driver).map_err(|e| plain(&e))?;
+            Ok(Host { cpus, memory, cpu: meter.model() })
         };
         self.ask("host", call).await
     }

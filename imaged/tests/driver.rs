@@ -146,6 +146,7 @@ fn beat() -> Heartbeat {
         settings: ServerSettings { heartbeat_ms: 100, ..ServerSettings::default() },
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "x:1".into(),
         stale: None,
         cpus: vec![Ratio::ZERO],

@@ -6,6 +6,7 @@
 //! | [`clock`], [`ratio`], [`stamp`] | time, shares and message order as values |
 //! | [`failure`] | refusals: errno and sentence |
 //! | [`server`], [`domain`] | the records that heartbeats carry |
+//! | [`platform`] | hypervisor and processors: where a running domain can go on |
 //! | [`config`] | the definition of a domain: settings, file, `xl.cfg`, `libvirt.xml` |
 //! | [`images`] | what imaged says of configs, and what it is told |
 //! | [`key`] | public keys of who signs what it says |
@@ -41,6 +42,7 @@ pub mod names;
 pub mod negotiation;
 pub mod outbox;
 pub mod placement;
+pub mod platform;
 pub mod points;
 pub mod policy;
 pub mod ratio;
@@ -71,6 +73,7 @@ pub use lease::{Lease, Leases};
 pub use message::{Answer, Body, Command, Counters, DomainChange, Envelope, News, Order, Reply, Sender};
 pub use names::{ClientName, ConfigName, DomainName, GroupName, NameError, ServerName, TestName};
 pub use outbox::{Outbox, Step};
+pub use platform::{Cpu, Platform};
 pub use points::Points;
 pub use ratio::Ratio;
 pub use receipts::{Admit, Receipts};

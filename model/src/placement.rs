@@ -157,10 +157,11 @@ fn fits(
     }
     company.allows(domain, server).map_err(|why| (Code::Permission, why))?;
     if let Some(source) = view.server(domain.server.as_str()) {
-        let (here, there) = (source.beat.hypervisor, server.beat.hypervisor);
-        if here != there {
-            return Err((Code::NotSupported, format!("its hypervisor is {there}, the domain's is {here}")));
-        }
+        server
+            .beat
+            .platform()
+            .takes(&source.beat.platform())
+            .map_err(|why| (Code::NotSupported, why.to_string()))?;
     }
     let (needs, free) = (domain.domain.memory.current, server.beat.memory.free);
     if needs > free {

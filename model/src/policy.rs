@@ -24,7 +24,7 @@ mod tests;
 pub use engine::{Engine, Guards, Refusal, Stay, WISHES_MAX, mates};
 pub use habit::Habit;
 
-use crate::{DomainName, Groups, HypervisorKind, Mono, Pin, ServerName, Watchdog, domain::words};
+use crate::{DomainName, Groups, HypervisorKind, Mono, Pin, Platform, ServerName, Watchdog, domain::words};
 use serde::{Deserialize, Serialize};
 
 /// One domain as the agent of its server knows it.
@@ -87,8 +87,8 @@ pub struct Host {
     pub name: ServerName,
     /// Where other servers' hypervisors reach it for a migration.
     pub address: Box<str>,
-    /// Which hypervisor it is: a domain moves only between servers of one kind.
-    pub hypervisor: HypervisorKind,
+    /// What its domains run on.
+    pub platform: Platform,
     /// How many CPUs it has.
     pub cpus: f64,
     /// Its memory in KiB.
@@ -109,7 +109,7 @@ impl Host {
         Host {
             name,
             address: "".into(),
-            hypervisor: HypervisorKind::Sim,
+            platform: HypervisorKind::Sim.into(),
             cpus,
             memory,
             accepting: true,
@@ -243,8 +243,8 @@ words! {
 pub struct Request {
     /// Who asks.
     pub asker: ServerName,
-    /// Its hypervisor: others cannot take its domains.
-    pub hypervisor: HypervisorKind,
+    /// What its domains run on: others cannot take them.
+    pub platform: Platform,
     /// What for.
     pub need: Need,
     /// Only this server may offer; none when all may.
@@ -285,6 +285,8 @@ pub struct Offer {
     pub helper: ServerName,
     /// Where its hypervisor is reached for the migration.
     pub address: Box<str>,
+    /// What its domains run on.
+    pub platform: Platform,
     /// Which of the wishes, counted from 0.
     pub wish: usize,
     /// The share of its CPUs that is wanted with the domain (and those that follow it) on board.

@@ -3,7 +3,7 @@
 //!
 //! Only its asker writes it; everybody else gets copies. It is bounded, whatever the others say.
 
-use crate::{DomainName, ServerName, Wall, domain::words, event::word, policy::Need};
+use crate::{DomainName, Platform, ServerName, Wall, domain::words, event::word, policy::Need};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -72,6 +72,8 @@ pub enum Verdict {
 pub struct Bid {
     /// Who offered.
     pub helper: ServerName,
+    /// What its domains run on.
+    pub platform: Platform,
     /// For which domain.
     pub domain: DomainName,
     /// The share of the helper's CPUs that would be wanted with it on board.
@@ -233,7 +235,10 @@ impl Round {
         let mut out = String::new();
         for b in &self.offers {
             let domain = word(b.domain.as_str());
-            put(&mut out, format_args!("{} {domain} {:.2} {:.2} ", b.helper, b.projected, b.gain));
+            put(
+                &mut out,
+                format_args!("{} {} {domain} {:.2} {:.2} ", b.helper, b.platform, b.projected, b.gain),
+            );
             match &b.verdict {
                 Verdict::Accepted => out.push_str("accepted\n"),
                 Verdict::Declined { why } => put(&mut out, format_args!("declined: {why}\n")),
@@ -303,6 +308,7 @@ mod tests {
         let domain = DomainName::parse("my small").expect("name");
         let bid = |helper: &str, projected, verdict| Bid {
             helper: server(helper),
+            platform: crate::HypervisorKind::Sim.into(),
             domain: domain.clone(),
             projected,
             gain: 0.75,
@@ -339,7 +345,7 @@ mod tests {
         );
         assert_eq!(
             r.offers(),
-            "gerby \"my small\" 0.25 0.75 accepted\nhedy \"my small\" 0.50 0.75 declined: gerby was first\n\
+            "gerby sim - \"my small\" 0.25 0.75 accepted\nhedy sim - \"my small\" 0.50 0.75 declined: gerby was first\n\
              ivy refused: it does not accept domains\n"
         );
         assert_eq!(r.accept(), "helper gerby\ndomain \"my small\"\nat 1970-01-01T00:00:00.030Z\n");

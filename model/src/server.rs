@@ -1,6 +1,6 @@
 //! What is known of one server: the body of its heartbeat.
 
-use crate::{Departed, Domain, Job, Outcome, Ratio, Wall, domain::words};
+use crate::{Cpu, Departed, Domain, Job, Outcome, Platform, Ratio, Wall, domain::words};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds between two heartbeats when nobody chose.
@@ -141,6 +141,9 @@ pub struct Heartbeat {
     pub points: u16,
     /// Which hypervisor it is.
     pub hypervisor: HypervisorKind,
+    /// Its processors, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
     /// Where other servers' hypervisors reach this one for a migration: a libvirt URI, or `host:port` for sim.
     pub address: Box<str>,
     /// Why the hypervisor is not heard, when it is not; `domains` is then what was heard last.
@@ -164,6 +167,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// What its domains run on.
+    pub fn platform(&self) -> Platform {
+        Platform { hypervisor: self.hypervisor, cpu: self.cpu.clone() }
+    }
+
     /// The mean load of all CPUs.
     pub fn load(&self) -> Ratio {
         Ratio::mean(self.cpus.iter().copied())

@@ -55,6 +55,7 @@ fn with_domain() -> View {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "127.0.0.1:1".into(),
         stale: None,
         cpus: vec![],

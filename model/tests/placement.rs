@@ -9,6 +9,7 @@ fn server(view: &mut View, name: &str, change: impl FnOnce(&mut Heartbeat)) {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: format!("{name}:1").into(),
         stale: None,
         cpus: vec![Ratio::new(0.5); 4],
@@ -76,6 +77,33 @@ fn each_refusal_names_its_reason() {
         none.code == Code::NoSpace && none.text.contains("herby: the domain is pinned to ferby"),
         "{none:?}"
     );
+}
+
+#[test]
+fn a_domain_stays_on_processors_of_one_kind() {
+    let mut view = View::default();
+    view.link(true, "", Now::default());
+    for (name, cpu) in
+        [("xen1", "x86_64/EPYC"), ("xen2", "x86_64/Opteron_G3"), ("xen3", "x86_64/EPYC"), ("xen4", "")]
+    {
+        server(&mut view, name, |b| {
+            (b.hypervisor, b.cpu) = (HypervisorKind::Xen, Cpu::parse(cpu).ok());
+            if name == "xen1" {
+                let small = DomainName::parse("small-1").expect("a name");
+                b.domains = vec![Domain { state: DomainState::Running, ..Domain::new(small, Uuid::nil()) }];
+            }
+        });
+    }
+    let domain = view.domain("small-1", Mono(0)).expect("there");
+    let check = |to: &str| {
+        check_destination(&view, &domain, &ServerName::parse(to).expect("a name"), Mono(0)).map(drop)
+    };
+    let f = check("xen2").expect_err("it has other processors");
+    let why =
+        "cannot migrate small-1 to xen2: its processors are x86_64/Opteron_G3, the domain's are x86_64/EPYC";
+    assert_eq!((f.code, &*f.text), (Code::NotSupported, why));
+    check("xen3").expect("the same processors");
+    check("xen4").expect("nobody knows better");
 }
 
 /// A domain of the groups `with` and `apart`, words with spaces between.

@@ -20,7 +20,14 @@ fn at(ms: u64) -> Now {
 
 /// What is written of the round `ferby.7.N` after so many steps; six make it whole.
 fn round(n: u64, step: u64) -> Round {
-    let bid = |helper, domain, verdict| Bid { helper, domain, projected: 0.431, gain: 0.2, verdict };
+    let bid = |helper, domain, verdict| Bid {
+        helper,
+        platform: HypervisorKind::Sim.into(),
+        domain,
+        projected: 0.431,
+        gain: 0.2,
+        verdict,
+    };
     let too_late = Verdict::Declined { why: "another one was first".into() };
     let offers =
         [bid(server("gerby"), small(n), Verdict::Accepted), bid(server("herby"), small(2), too_late)];
@@ -153,6 +160,7 @@ fn an_older_life_speaks_for_its_rounds_once_its_heartbeats_are_believed() {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "x:1".into(),
         stale: None,
         cpus: vec![],

@@ -19,6 +19,7 @@ fn beat(domains: Vec<Domain>) -> Heartbeat {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "127.0.0.1:1".into(),
         stale: None,
         cpus: vec![Ratio::new(0.5); 4],

@@ -78,6 +78,7 @@ fn example(row: &TopicRow) -> Result<String> {
                 settings: ServerSettings::default(),
                 points: 0,
                 hypervisor: HypervisorKind::Sim,
+                cpu: None,
                 address: "10.0.0.1:5760".into(),
                 stale: None,
                 cpus: vec![Ratio::new(0.1), Ratio::new(0.12), Ratio::new(0.42), Ratio::ZERO],
@@ -147,6 +148,7 @@ fn example(row: &TopicRow) -> Result<String> {
                 offer: Offer {
                     helper: ferby.clone(),
                     address: "10.0.0.1:5760".into(),
+                    platform: HypervisorKind::Sim.into(),
                     wish: 0,
                     projected: 0.52,
                     worth: Worth { gain: 0.25, delay_ms: 12.0 },
@@ -216,6 +218,7 @@ fn round(asker: &ServerName, domain: DomainName) -> Result<Round> {
     let helper = ServerName::parse("herby")?;
     let bid = Bid {
         helper: helper.clone(),
+        platform: HypervisorKind::Sim.into(),
         domain: domain.clone(),
         projected: 0.43,
         gain: 0.25,

@@ -33,6 +33,7 @@ fn beat(domains: &[(u8, DomainState)]) -> Heartbeat {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "x:1".into(),
         stale: None,
         cpus: vec![Ratio::ZERO; 2],

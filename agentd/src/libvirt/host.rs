@@ -7,7 +7,9 @@
 use super::{
     cpus::CpuList,
     drivers::Driver,
+    fault,
     raw::{self, Fields, num},
+    xml,
 };
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use virt::{connect::Connect, error::Error};
-use xvm_model::{Domain, Ratio, ServerMemory};
+use xvm_model::{Cpu, Domain, Ratio, ServerMemory};
 
 const NEAR: Duration = Duration::from_millis(200);
 
@@ -43,13 +45,20 @@ pub struct Meter {
     /// The CPUs that are shown; none for all.
     list: Option<CpuList>,
     seen: Mutex<Seen>,
+    /// Which processors these are, once libvirt told.
+    model: Mutex<Option<Cpu>>,
 }
 
 impl Meter {
     /// With `file`, CPU times come from there: in the form of /proc/stat, or of a cgroup's cpuacct.usage_percpu. With `list`, other
     /// CPUs are left out.
     pub fn new(file: Option<PathBuf>, list: Option<CpuList>, driver: &Driver) -> Self {
-        Meter { file, list, seen: Mutex::new(Seen { none: !driver.node, ..Seen::default() }) }
+        Meter {
+            file,
+            list,
+            seen: Mutex::new(Seen { none: !driver.node, ..Seen::default() }),
+            model: Mutex::default(),
+        }
     }
 
     /// The load of each CPU since the call before; `domains` are all of the last sample, the machine's own too.
@@ -79,6 +88,30 @@ impl Meter {
         }
         Ok(seen.loads.clone())
     }
+}
+
+impl Meter {
+    /// Asks which processors the machine has. libvirt may try out each emulator before it answers.
+    pub fn learn(&self, conn: &Connect) {
+        let known = conn.capabilities().map_err(|e| fault::line(&e)).and_then(|xml| processors(&xml));
+        match known {
+            Ok(cpu) => *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(cpu),
+            Err(why) => tracing::warn!("libvirt does not tell which processors this server has: {why}"),
+        }
+    }
+
+    /// Which processors these are, where that is known.
+    pub fn model(&self) -> Option<Cpu> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The machine's processors in libvirt's capabilities.
+fn processors(capabilities: &str) -> Result<Cpu, String> {
+    let host = capabilities.split("</host>").next().unwrap_or_default();
+    let cpu = host.split_once("<cpu>").map_or("", |(_, cpu)| cpu);
+    let arch = xml::text(cpu, "arch").ok_or("its capabilities name no architecture")?;
+    Cpu::new(arch, xml::text(cpu, "model").unwrap_or_default())
 }
 
 /// What a new domain could take is what is free or only caches files.
@@ -168,6 +201,21 @@ mod tests {
         assert_eq!(parse("nonsense", now), None);
         assert_eq!(share(Some(&want[1]), &Times { busy: 50, all: 200 }), Ratio::new(0.5));
         assert_eq!(share(Some(&want[0]), &want[1]), Ratio::ZERO);
+    }
+
+    #[test]
+    fn which_processors_these_are() {
+        let host = |cpu: &str| {
+            format!(
+                "<capabilities>\n<host><uuid>1</uuid>{cpu}</host><guest><arch name='i686'/></guest></capabilities>"
+            )
+        };
+        let read = |cpu: &str| processors(&host(cpu)).map(|cpu| cpu.to_string());
+        let whole = "<cpu><arch>x86_64</arch><model>EPYC-Rome</model><vendor>AMD</vendor></cpu>";
+        assert_eq!(read(whole), Ok("x86_64/EPYC-Rome".into()));
+        assert_eq!(read("<cpu><arch>x86_64</arch></cpu>"), Ok("x86_64/-".into()));
+        assert!(read("").is_err() && processors("").is_err());
+        assert!(read("<cpu><arch>x 86</arch></cpu>").is_err());
     }
 
     #[test]

@@ -11,8 +11,9 @@ const LAST: Duration = Duration::from_secs(5);
 /// How often a connection is looked at; asking is a look at a flag in this process.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs until `news` is closed. `sink` gets what libvirt tells; `fresh` is called after each new connection.
-pub fn run(uri: &str, news: &News, sink: Arc<raw::Sink>, fresh: &dyn Fn(&Connect)) {
+/// Runs until `news` is closed. `sink` gets what libvirt tells; `fresh` is called after each new connection, and `known` once
+/// that is told: what takes its time may be asked there.
+pub fn run(uri: &str, news: &News, sink: Arc<raw::Sink>, fresh: &dyn Fn(&Connect), known: &dyn Fn(&Connect)) {
     let mut wait = FIRST;
     loop {
         match pool::open(uri) {
@@ -31,6 +32,7 @@ pub fn run(uri: &str, news: &News, sink: Arc<raw::Sink>, fresh: &dyn Fn(&Connect
                 }
                 fresh(&conn);
                 news.linked();
+                known(&conn);
                 wait = FIRST;
                 while conn.is_alive().unwrap_or(false) {
                     if news.pause(LOOK) {

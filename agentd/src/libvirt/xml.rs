@@ -1,10 +1,17 @@
-//! The little of XML that is read: attributes of one element, as libvirt and libxml2 write it.
+//! The little of XML that is read: attributes and text of one element, as libvirt and libxml2 write it.
 
 /// The text of an attribute's value.
 pub fn unescape(value: &str) -> String {
     const ESCAPES: [(&str, &str); 5] =
         [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
     ESCAPES.iter().fold(value.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+/// The text of the first element of that name in `xml`, which has no attributes and holds no other.
+pub fn text<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, inner) = xml.split_once(&format!("<{name}>"))?;
+    let (text, rest) = inner.split_once('<')?;
+    rest.starts_with(&format!("/{name}>")).then(|| text.trim())
 }
 
 /// The value of an attribute of the first element in `xml`, as it is written; either kind of quote may be around it, and the other kind
@@ -30,6 +37,17 @@ pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_read() {
+        let xml = "<host><uuid>1</uuid><cpu>\n <arch> x86_64 </arch><model>a</model></cpu></host>";
+        assert_eq!((text(xml, "arch"), text(xml, "model")), (Some("x86_64"), Some("a")));
+        for (odd, name) in
+            [("", "a"), ("<a>", "a"), ("<a>x", "a"), ("<a>x<", "a"), ("<a>x</b>", "a"), ("<a>x<b/></a>", "a")]
+        {
+            assert_eq!(text(odd, name), None, "{odd}");
+        }
+    }
 
     #[test]
     fn attributes_are_read_and_not_their_look_alikes() {

@@ -154,6 +154,8 @@ impl Core {
         Host {
             cpus: st.sample.cpus.iter().map(|&l| Ratio::new(l)).collect(),
             memory: ServerMemory { total, free: total.saturating_sub(st.taken()) },
+            // domains have no processors here
+            cpu: None,
         }
     }
 }

@@ -312,7 +312,7 @@ impl Hypervisor for Server {
         let total = inner.machine(&self.name).memory;
         let taken = inner.on(&self.name).map(|d| d.memory.current).sum();
         let memory = ServerMemory { total, free: total.saturating_sub(taken) };
-        Ok(Host { cpus: inner.cpus(&self.name), memory })
+        Ok(Host { cpus: inner.cpus(&self.name), memory, cpu: None })
     }
     async fn domains(&self) -> HvResult<Vec<Domain>> {
         let mine = {

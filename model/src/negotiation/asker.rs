@@ -303,7 +303,14 @@ fn unchanged(wished: &Guest, need: Need, at: &Moment) -> bool {
 
 fn bid(helper: &ServerName, domain: &DomainName, offer: &Offer, verdict: Verdict) -> Bid {
     let (projected, gain) = (offer.projected, offer.worth.gain);
-    Bid { helper: helper.clone(), domain: domain.clone(), projected, gain, verdict }
+    Bid {
+        helper: helper.clone(),
+        platform: offer.platform.clone(),
+        domain: domain.clone(),
+        projected,
+        gain,
+        verdict,
+    }
 }
 
 fn accept(round: &RoundId, helper: &ServerName, number: u32) -> Effect {

@@ -4,6 +4,7 @@
 //! it decides the same on every server without a master.
 
 use super::{Guest, Host, Mates, Need, Offer, Peers, Policy, Request, Sums, Wish, Worth};
+use crate::platform::Misfit;
 use crate::{DomainName, Groups, Mono, Pin, ServerName, domain::words};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,6 +38,9 @@ pub enum Refusal {
     /// The asker's hypervisor is of another kind.
     #[error("its hypervisor is of another kind")]
     Kind,
+    /// A domain cannot move between the asker's processors and these.
+    #[error("its processors are of another kind")]
+    Cpu,
     /// The server is not among those that the domain is pinned to.
     #[error("the domain is pinned to other servers")]
     Pinned,
@@ -208,7 +212,7 @@ impl Engine {
     ) -> Option<Request> {
         (!wishes.is_empty()).then(|| Request {
             asker: host.name.clone(),
-            hypervisor: host.hypervisor,
+            platform: host.platform.clone(),
             need,
             only,
             dry: false,
@@ -231,9 +235,10 @@ impl Engine {
         if request.only.as_ref().is_some_and(|only| *only != host.name) {
             return Err(Refusal::Only);
         }
-        if request.hypervisor != host.hypervisor {
-            return Err(Refusal::Kind);
-        }
+        host.platform.takes(&request.platform).map_err(|misfit| match misfit {
+            Misfit::Hypervisor(..) => Refusal::Kind,
+            Misfit::Cpu(..) => Refusal::Cpu,
+        })?;
         let mates = wish.mates.as_deref();
         if !guest.pin.allows(&host.name) || mates.is_some_and(|m| !m.pin.allows(&host.name)) {
             return Err(Refusal::Pinned);
@@ -283,8 +288,9 @@ impl Engine {
                 continue;
             };
             if best.as_ref().is_none_or(|b| worth.gain > b.worth.gain) {
-                let (helper, address) = (host.name.clone(), host.address.clone());
-                best = Some(Offer { helper, address, wish: index, projected, worth });
+                let (helper, address, platform) =
+                    (host.name.clone(), host.address.clone(), host.platform.clone());
+                best = Some(Offer { helper, address, platform, wish: index, projected, worth });
             }
         }
         best.ok_or(why)

@@ -1,7 +1,7 @@
 //! Properties that hold for every rule, in a cluster that is played without a network: whoever asks gets the first offer at once.
 
 use super::*;
-use crate::{GroupName, Watchdog};
+use crate::{Cpu, GroupName, Watchdog};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -301,7 +301,10 @@ fn a_helper_looks_at_the_whole_request() {
     };
     assert_eq!(ask(&helper, &|_| ()), Ok(1.0), "a CPU of its own for each of the four");
     assert_eq!(ask(&helper, &|r| r.only = Some(server(2))), Err(Refusal::Only));
-    assert_eq!(ask(&helper, &|r| r.hypervisor = HypervisorKind::Xen), Err(Refusal::Kind));
+    assert_eq!(ask(&helper, &|r| r.platform = HypervisorKind::Xen.into()), Err(Refusal::Kind));
+    let cpu = |cpu| Platform { cpu: Cpu::parse(cpu).ok(), ..HypervisorKind::Sim.into() };
+    helper.platform = cpu("aarch64/-");
+    assert_eq!(ask(&helper, &|r| r.platform = cpu("x86_64/EPYC")), Err(Refusal::Cpu));
     let pinned = |r: &mut Request| r.wishes[0].mates.as_mut().expect("mates").pin = Pin(vec![server(3)]);
     assert_eq!(ask(&helper, &pinned), Err(Refusal::Pinned));
     helper.guests.push(Guest { apart: group("b"), busy: 1, ..guest("x", 1.0) });

@@ -42,6 +42,10 @@ pub fn figures(s: &mut Stage) {
         assert!(t.value("servers/ferby/memory", key).expect("a row").parse::<u64>().expect("KiB") > 0);
     }
     if !s.is_sim() {
+        let arch = format!("{}/", std::env::consts::ARCH);
+        wait_for("the server's processors", || {
+            t.value("servers/ferby/status", "cpu").filter(|cpu| cpu.starts_with(&arch))
+        });
         for file in ["disk", "net"] {
             wait_for(&format!("bytes in {file}"), || {
                 let text = t.text(&format!("domains/small-1/{file}"));

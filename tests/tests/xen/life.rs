@@ -13,6 +13,9 @@ pub fn hosts_are_seen(s: &Scene) {
     for server in ["xen1", "xen2"] {
         let status = format!("servers/{server}/status");
         assert_eq!(t.value(&status, "hypervisor").as_deref(), Some("xen"));
+        wait("its processors", || {
+            (t.value(&status, "cpu").as_deref() == Some("x86_64/xenlab")).then_some(())
+        });
         assert_eq!(t.value(&status, "cpus").as_deref(), Some("1"));
         // the first domain works for us: Xen tells, not its own /proc/stat
         wait("a load", || {

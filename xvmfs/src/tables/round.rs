@@ -14,7 +14,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "offers",
         mode: 0o444,
-        about: "a line an offer: server, domain, its projected load, gain, then accepted or declined and why; then the servers that refused, and why",
+        about: "a line an offer: server, hypervisor, processors (or -), domain, its projected load, gain, then accepted or declined and why; then the servers that refused, and why",
         kind: Kind::Text(offers),
     },
     Row {

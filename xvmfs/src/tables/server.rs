@@ -120,6 +120,9 @@ fn status(scene: &Scene) -> String {
             out.put("reason", why);
         }
         out.put("hypervisor", &b.hypervisor);
+        if let Some(cpu) = &b.cpu {
+            out.put("cpu", cpu);
+        }
         out.put("address", &b.address);
         out.put("load", &b.load());
         out.put("cpus", &b.cpus.len());

@@ -225,6 +225,7 @@ impl Place {
             settings: self.settings,
             points: self.points,
             hypervisor: HypervisorKind::Sim,
+            cpu: None,
             address: "memory".into(),
             stale: None,
             cpus: vec![Ratio::new(0.25); 4],

@@ -7,13 +7,20 @@ use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 use xvm_model::policy::Need;
 use xvm_model::round::{Accepted, Bid, Brought, End, Ending, Refused, Round, Verdict, Wished};
-use xvm_model::{DomainName, ServerName, Wall};
+use xvm_model::{DomainName, HypervisorKind, ServerName, Wall};
 
 /// What is written of the round `ASKER.7.N` after so many steps; five make it whole.
 pub fn round(asker: &str, n: u64, step: usize) -> Round {
     let server = |name: &str| ServerName::parse(name).unwrap();
     let domain = || DomainName::parse("with space").unwrap();
-    let bid = |helper, verdict| Bid { helper, domain: domain(), projected: 0.43, gain: 0.2, verdict };
+    let bid = |helper, verdict| Bid {
+        helper,
+        platform: HypervisorKind::Sim.into(),
+        domain: domain(),
+        projected: 0.43,
+        gain: 0.2,
+        verdict,
+    };
     let declined = Verdict::Declined { why: "gerby was first".into() };
     let offers = [bid(server("gerby"), Verdict::Accepted), bid(server("herby"), declined)];
     let refused = Refused { helper: server("full"), why: "it has too little memory".into() };
@@ -96,7 +103,11 @@ fn a_round_is_a_directory_and_each_of_its_steps_an_event() {
     assert_eq!(m.list("help"), ["ferby.7.1"]);
     assert_eq!(m.list("help/ferby.7.1"), ["accept", "json", "offers", "outcome", "request"]);
     assert!(m.read("help/ferby.7.1/request").contains("why 5 points of 5\n"));
-    assert!(m.read("help/ferby.7.1/offers").contains("gerby \"with space\" 0.43 "), "{}", whole.offers());
+    assert!(
+        m.read("help/ferby.7.1/offers").contains("gerby sim - \"with space\" 0.43 "),
+        "{}",
+        whole.offers()
+    );
     assert!(m.read("help/ferby.7.1/accept").starts_with("helper gerby\n"));
     let outcome = m.shell("cat help/*/outcome");
     for words in

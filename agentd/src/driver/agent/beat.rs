@@ -80,6 +80,7 @@ impl Agent {
             settings: self.settings,
             points: self.points.value(),
             hypervisor: self.me.hypervisor,
+            cpu: self.host.cpu.clone(),
             address: self.me.address.clone(),
             stale: self.stale().map(Into::into),
             cpus: self.host.cpus.clone(),

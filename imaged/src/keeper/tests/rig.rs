@@ -152,6 +152,7 @@ impl Rig {
             settings: ServerSettings::default(),
             points: 0,
             hypervisor: HypervisorKind::Sim,
+            cpu: None,
             address: "x:1".into(),
             stale: None,
             cpus: vec![Ratio::ZERO; 4],

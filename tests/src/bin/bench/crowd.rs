@@ -201,6 +201,7 @@ fn heartbeat(server: usize) -> anyhow::Result<Heartbeat> {
         settings: ServerSettings::default(),
         points: 0,
         hypervisor: HypervisorKind::Sim,
+        cpu: None,
         address: "127.0.0.1:16509".into(),
         stale: None,
         cpus: vec![load; 16],

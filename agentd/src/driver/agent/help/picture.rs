@@ -3,7 +3,7 @@
 use super::{Agent, UNIT_S};
 use std::collections::BTreeSet;
 use xvm_model::policy::{Guest, Host, Need};
-use xvm_model::{Came, Domain, DomainName, DomainState, Mono, Wall, points, wanted::wanted};
+use xvm_model::{Came, Domain, DomainName, DomainState, Mono, Platform, Wall, points, wanted::wanted};
 
 /// So long after its arrival a domain counts with at least the load that its last server saw, in milliseconds: three samples.
 const ARRIVED_MS: u64 = 3_000;
@@ -53,7 +53,7 @@ impl Agent {
         host.shared =
             points::is_shared(self.host.cpus.len(), self.records.iter().filter(|d| d.state.is_active()));
         host.address = self.me.address.clone();
-        host.hypervisor = self.me.hypervisor;
+        host.platform = Platform { hypervisor: self.me.hypervisor, cpu: self.host.cpu.clone() };
         host.guests = guests;
         host
     }

@@ -89,8 +89,14 @@ impl Rig {
     /// Gerby offers, or holds the room.
     fn offered(&mut self, round: &str, held: Option<u32>) {
         let worth = Worth { gain: 0.5, delay_ms: 0.0 };
-        let offer =
-            Offer { helper: server("gerby"), address: "there:1".into(), wish: 0, projected: 0.5, worth };
+        let offer = Offer {
+            helper: server("gerby"),
+            address: "there:1".into(),
+            platform: HypervisorKind::Sim.into(),
+            wish: 0,
+            projected: 0.5,
+            worth,
+        };
         self.hears("gerby", Say::OfferHelp { round: round.into(), offer, held });
     }
 
@@ -276,7 +282,7 @@ fn wish(round: &str) -> Say {
     (guest.load, guest.busy) = (0.5, 1);
     let request = Request {
         asker: server("gerby"),
-        hypervisor: HypervisorKind::Sim,
+        platform: HypervisorKind::Sim.into(),
         need: Need::Overload,
         only: None,
         dry: false,

@@ -112,7 +112,7 @@ fn no_word_of_others_breaks_anything() {
                     .collect();
                 let request = Request {
                     asker: server(&from),
-                    hypervisor: HypervisorKind::Sim,
+                    platform: HypervisorKind::Sim.into(),
                     need: [Need::Overload, Need::Evacuate, Need::Restore][roll(3) as usize],
                     only: (roll(3) == 0).then(|| server("ferby")),
                     dry: roll(4) == 0,
@@ -130,7 +130,14 @@ fn no_word_of_others_breaks_anything() {
             2 => {
                 let worth = Worth { gain: 1e15, delay_ms: -1e15 };
                 let (helper, wish) = (server(&from), roll(64) as usize);
-                let offer = Offer { helper, address: "".into(), wish, projected: big, worth };
+                let offer = Offer {
+                    helper,
+                    address: "".into(),
+                    platform: HypervisorKind::Sim.into(),
+                    wish,
+                    projected: big,
+                    worth,
+                };
                 Say::OfferHelp { round, offer, held: (roll(2) == 0).then_some(number) }
             }
             3 => Say::AcceptHelp { round, helper: server("ferby"), number },
