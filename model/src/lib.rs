@@ -12,7 +12,7 @@
 //! | [`key`] | public keys of who signs what it says |
 //! | [`lease`], [`spec`] | one domain, one server: who may use its volumes, and what a server is told to run |
 //! | [`guest`] | what guestd says from within a domain, and what it is told |
-//! | [`command`] | commands, and the tables of `ctl` words |
+//! | [`command`] | commands, the tables of `ctl` words, and what is read of settings |
 //! | [`lifecycle`] | which command is allowed in which state |
 //! | [`message`], [`topic`] | envelopes, bodies, topics |
 //! | [`event`] | what happened, as one line |
