@@ -169,18 +169,18 @@ pub enum ServerCommand {
     },
     /// How often it says that it lives.
     Heartbeat {
-        /// Milliseconds, see [`HEARTBEAT_RANGE_MS`].
+        /// Milliseconds, see [`crate::HEARTBEAT_RANGE_MS`].
         ms: u32,
     },
     /// The overload counter (the file `watchdog`): what is none stays as it is.
     Watchdog {
         /// The counter's value itself.
         points: Option<u16>,
-        /// See [`Watchdog::threshold`].
+        /// See [`crate::Watchdog::threshold`].
         threshold: Option<Ratio>,
-        /// See [`Watchdog::limit`].
+        /// See [`crate::Watchdog::limit`].
         limit: Option<u16>,
-        /// See [`Watchdog::unit`].
+        /// See [`crate::Watchdog::unit`].
         unit: Option<u16>,
     },
     /// The policy (the file `policy`).
