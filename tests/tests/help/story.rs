@@ -52,8 +52,12 @@ fn play(c: &mut Cluster, drive: impl FnOnce()) {
     assert_eq!(c.once(domain, "running"), helper, "what the round tells is so");
     assert_eq!(on(t, "ferby").len(), all - 1);
     // who offered with which projected load, who was taken
-    let offer =
-        round.offers.lines().find(|l| l.starts_with(&format!("{helper} {domain} "))).expect("its offer");
+    let kind = t.value(&format!("servers/{helper}/status"), "hypervisor").expect("its kind");
+    let is_its = |l: &&str| {
+        let words: Vec<&str> = l.split(' ').collect();
+        words.len() > 3 && (words[0], words[1], words[3]) == (helper, &*kind, domain)
+    };
+    let offer = round.offers.lines().find(is_its).expect("its offer");
     assert!(offer.ends_with(" accepted"), "{offer}");
     for words in [
         "ferby asked for help: ",
