@@ -40,8 +40,7 @@ pub fn the_destination_refuses(s: &Scene) {
 fn copying(s: &Scene, g: &Guest) {
     g.start(s, 1);
     s.tree().order(&format!("domains/{}/ctl", g.name), "migrate xen2");
-    let arrives = || s.hosts.ssh(2, "xl list").contains(g.name).then_some(());
-    wait("the half of it on xen2", arrives);
+    s.hosts.until(2, &format!("xl list | grep -q {}", g.name)); // the half of it
 }
 
 /// It goes on where it was.
@@ -69,7 +68,7 @@ pub fn the_source_loses_power(s: &Scene) {
     s.hosts.host(&["crash", "1"]).ok();
     let begin = Instant::now();
     s.settles("servers/xen1/state", "down");
-    wait("the end of the half on xen2", || (!s.hosts.ssh(2, "xl list").contains("small-12")).then_some(()));
+    s.hosts.until(2, "! xl list | grep -q small-12");
     say(&format!("Xen has no half of it after {:.0} s", begin.elapsed().as_secs_f64()));
     s.hosts.boot(1);
     s.hosts.ready(1);

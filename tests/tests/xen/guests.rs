@@ -46,7 +46,7 @@ impl Guest<'_> {
     pub fn start(&self, scene: &Scene, n: usize) {
         self.virsh(scene, n, "create");
         scene.settles(&format!("domains/{}/state", self.name), "running");
-        wait("the guest's word", || scene.hosts.console(n, self.name).contains("guest up").then_some(()));
+        scene.hosts.says(n, self.name, "guest up");
     }
 
     /// Pulls its plug through the tree; waits until it is gone.

@@ -81,12 +81,19 @@ impl Hosts {
         self.host(&["ssh", &n.to_string(), command])
     }
 
-    /// Copies what is under a path on a host, a file or a device, to a file here.
+    /// Waits there until a command succeeds: to ask from here each time would take much of what a host can do.
     #[track_caller]
-    pub fn fetch(&self, n: usize, from: &str, to: &Path) {
+    pub fn until(&self, n: usize, condition: &str) {
+        self.ssh(n, &format!("until {condition}; do sleep 0.5; done"));
+    }
+
+    /// Copies the first MiB of what is under a path on a host, a file or a device, to a file here.
+    #[track_caller]
+    pub fn fetch(&self, n: usize, from: &str, mib: u32, to: &Path) {
         let file = std::fs::File::create(to).expect("a scratch folder");
         let mut command = self.command("host.sh");
-        let status = command.args(["ssh", &n.to_string(), &format!("cat {from}")]).stdout(file).status();
+        let status =
+            command.args(["ssh", &n.to_string(), &format!("head -c {mib}M {from}")]).stdout(file).status();
         assert!(status.expect("bash").success(), "cannot read {from} on xen{n}");
     }
 
@@ -104,10 +111,22 @@ impl Hosts {
         hosts.iter().copied().filter(there).collect()
     }
 
-    /// What a guest wrote on its console on a host.
+    /// Waits until a guest has said something on its console on a host.
     #[track_caller]
-    pub fn console(&self, n: usize, name: &str) -> String {
-        self.try_ssh(n, &format!("cat /var/log/xen/console/guest-{name}.log 2>/dev/null; true")).out
+    pub fn says(&self, n: usize, name: &str, words: &str) {
+        self.says_more(n, name, words, 0);
+    }
+
+    /// Waits until a guest has said something on its console on a host more than so many times.
+    #[track_caller]
+    pub fn says_more(&self, n: usize, name: &str, words: &str, times: usize) {
+        self.until(n, &format!("[ $({}) -gt {times} ]", count(name, words)));
+    }
+
+    /// How often a guest has said something on its console on a host.
+    #[track_caller]
+    pub fn said(&self, n: usize, name: &str, words: &str) -> usize {
+        self.ssh(n, &count(name, words)).trim().parse().expect("a number")
     }
 
     #[track_caller]
@@ -121,6 +140,11 @@ impl Hosts {
         command.env("LAB_OWNER", std::process::id().to_string());
         command
     }
+}
+
+/// A command that prints how many lines of a guest's console hold `words`.
+fn count(name: &str, words: &str) -> String {
+    format!("cat /var/log/xen/console/guest-{name}.log 2> /dev/null | grep -c '{words}' || true")
 }
 
 impl Drop for Hosts {

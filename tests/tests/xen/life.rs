@@ -25,18 +25,11 @@ pub fn hosts_are_seen(s: &Scene) {
     assert_eq!(t.names("domains"), [""; 0]);
 }
 
-/// How many records a boot of a guest has told of on a host's console.
-fn told(s: &Scene, n: usize, name: &str, boot: usize) -> usize {
-    let front = format!("boot {boot} wrote ");
-    let console = s.hosts.console(n, name);
-    console.lines().rev().find_map(|l| l.trim().strip_prefix(&front)?.parse().ok()).unwrap_or(0)
-}
-
-/// Waits until it has written more.
+/// Waits until a boot of a guest has told on a host's console that it wrote more.
 #[track_caller]
-fn writes(s: &Scene, n: usize, name: &str, boot: usize) -> usize {
-    let before = told(s, n, name, boot);
-    wait("records", || Some(told(s, n, name, boot)).filter(|now| *now >= before + 8))
+fn writes(s: &Scene, n: usize, name: &str, boot: usize) {
+    let words = format!("boot {boot} wrote");
+    s.hosts.says_more(n, name, &words, s.hosts.said(n, name, &words));
 }
 
 /// From `mkdir` to `rmdir`, and no byte is lost.
@@ -52,7 +45,7 @@ pub fn a_machine_lives(s: &Scene) {
     let begin = Instant::now();
     let end = s.job("configs/small-6", "start xen1");
     assert_eq!(end, "done start: small-6 runs on xen1");
-    wait("the console", || s.hosts.console(1, "small-6").contains("small-6 is up").then_some(()));
+    s.hosts.says(1, "small-6", "small-6 is up");
     say(&format!("start to its word that it is up: {:.0} s", begin.elapsed().as_secs_f64()));
     writes(s, 1, "small-6", 1);
     assert_eq!(s.hosts.copies("small-6", &[1, 2]), [1]);
@@ -71,6 +64,7 @@ pub fn a_machine_lives(s: &Scene) {
     writes(s, 1, "small-6", 1);
 
     // there and back
+    let begin = Instant::now();
     t.rename("servers/xen1/domains/small-6", "servers/xen2/domains/small-6").expect("it moves");
     let end = s.end("domains/small-6");
     assert!(end.starts_with("done migrate: small-6 runs on xen2"), "{end}");
@@ -79,21 +73,30 @@ pub fn a_machine_lives(s: &Scene) {
     writes(s, 2, "small-6", 1);
     let end = s.job("domains/small-6", "migrate xen1");
     assert!(end.starts_with("done migrate: small-6 runs on xen1"), "{end}");
+    say(&end);
     assert_eq!(s.hosts.copies("small-6", &[1, 2]), [1]);
     writes(s, 1, "small-6", 1);
     // its disks are no devices where it was
     t.order("servers/xen2/ctl", "update-imports");
-    wait("no imports on xen2", || s.hosts.ssh(2, "ls /run/xvm/imports").trim().is_empty().then_some(()));
+    s.hosts.until(2, "[ -z \"$(ls /run/xvm/imports)\" ]");
 
+    say(&format!(
+        "there and back, each with its word that it writes: {:.0} s",
+        begin.elapsed().as_secs_f64()
+    ));
+
+    let begin = Instant::now();
     let end = s.job("domains/small-6", "reboot");
     assert!(end.starts_with("done reboot"), "{end}");
     writes(s, 1, "small-6", 2);
+    say(&format!("reboot to its word that it writes: {:.0} s", begin.elapsed().as_secs_f64()));
+    let begin = Instant::now();
     t.order("domains/small-6/ctl", "shutdown");
     s.settles("configs/small-6/state", "ready");
     assert_eq!(s.hosts.copies("small-6", &[1, 2]), [0; 0]);
 
     let swap = tempfile::NamedTempFile::new().expect("a scratch file");
-    s.hosts.fetch(1, "/dev/vg0/xvm.small-6.swap", swap.path());
+    s.hosts.fetch(1, "/dev/vg0/xvm.small-6.swap", 8, swap.path());
     let records = Records::read(swap.path());
     records.one_writer();
     assert_eq!(records.boots, 2);
@@ -105,6 +108,7 @@ pub fn a_machine_lives(s: &Scene) {
         Err(e) if e.raw_os_error() != Some(nix::libc::ETIMEDOUT) => panic!("it is off: {e}"),
         _ => wait("its end", || t.names("configs").is_empty().then_some(())),
     }
+    say(&format!("shutdown, a look at its volumes, rmdir: {:.0} s", begin.elapsed().as_secs_f64()));
 }
 
 /// The largest gap between two answers of a ping that went on, in seconds.
