@@ -10,7 +10,7 @@ pub mod render;
 pub mod settings;
 pub mod text;
 
-use crate::{Pin, domain::words};
+use crate::{Pin, domain::words, text::as_text};
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr, sync::Arc};
 use uuid::Uuid;
@@ -92,18 +92,7 @@ impl fmt::Debug for Mac {
     }
 }
 
-impl TryFrom<String> for Mac {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Mac::parse(&text)
-    }
-}
-
-impl From<Mac> for String {
-    fn from(mac: Mac) -> String {
-        mac.to_string()
-    }
-}
+as_text!(Mac);
 
 /// How its guest gets an address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -160,18 +149,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl TryFrom<String> for Address {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Address::parse(&text)
-    }
-}
-
-impl From<Address> for String {
-    fn from(address: Address) -> String {
-        address.to_string()
-    }
-}
+as_text!(Address);
 
 /// Which builder makes the image, and of what: `tiny`, `debian/bookworm`, `ubuntu/noble`, `image/NAME`. Which ones there are, imaged
 /// knows.
@@ -211,18 +189,7 @@ impl fmt::Display for Os {
     }
 }
 
-impl TryFrom<String> for Os {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Os::parse(&text)
-    }
-}
-
-impl From<Os> for String {
-    fn from(os: Os) -> String {
-        os.0.to_string()
-    }
-}
+as_text!(Os);
 
 /// Whose it is, as `chown` and `chmod` on its directory set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

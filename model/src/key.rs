@@ -1,5 +1,6 @@
 //! Public keys of who signs what it says.
 
+use crate::text::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -34,18 +35,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-impl TryFrom<String> for PublicKey {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        PublicKey::parse(&text)
-    }
-}
-
-impl From<PublicKey> for String {
-    fn from(key: PublicKey) -> String {
-        key.to_string()
-    }
-}
+as_text!(PublicKey);
 
 #[cfg(test)]
 mod tests {

@@ -52,6 +52,7 @@ pub mod schedule;
 pub mod server;
 pub mod spec;
 pub mod stamp;
+mod text;
 pub mod topic;
 pub mod view;
 pub mod wanted;

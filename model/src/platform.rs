@@ -1,6 +1,6 @@
 //! What a server runs domains on: its hypervisor and its processors. A domain moves only where it can go on.
 
-use crate::HypervisorKind;
+use crate::{HypervisorKind, text::as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -50,18 +50,7 @@ impl fmt::Display for Cpu {
     }
 }
 
-impl TryFrom<String> for Cpu {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Cpu::parse(&text)
-    }
-}
-
-impl From<Cpu> for String {
-    fn from(cpu: Cpu) -> String {
-        cpu.to_string()
-    }
-}
+as_text!(Cpu);
 
 /// A hypervisor on processors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

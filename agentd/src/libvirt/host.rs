@@ -88,9 +88,7 @@ impl Meter {
         }
         Ok(seen.loads.clone())
     }
-}
 
-impl Meter {
     /// Asks which processors the machine has. libvirt may try out each emulator before it answers.
     pub fn learn(&self, conn: &Connect) {
         let known = conn.capabilities().map_err(|e| fault::line(&e)).and_then(|xml| processors(&xml));

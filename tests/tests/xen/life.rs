@@ -79,7 +79,6 @@ pub fn a_machine_lives(s: &Scene) {
     // its disks are no devices where it was
     t.order("servers/xen2/ctl", "update-imports");
     s.hosts.until(2, "[ -z \"$(ls /run/xvm/imports)\" ]");
-
     say(&format!(
         "there and back, each with its word that it writes: {:.0} s",
         begin.elapsed().as_secs_f64()
