@@ -25,7 +25,8 @@ build: deps
 demo: build deps-demo
 	@exec examples/demo.sh target/release "$(MOUNT)"
 
-# formats, lints, documentation, then every test
+# formats, lints, documentation, then every test; tests wait more than they reckon, so more of them run at once than there are cores
+test: export RUST_TEST_THREADS ?= 4
 test: deps-test check
 	$(CARGO) test --workspace
 

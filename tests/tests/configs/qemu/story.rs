@@ -47,7 +47,10 @@ fn a_tiny_machine_lives_and_no_byte_of_it_is_lost() {
     let end = t.until_end("domains/small-6/wait");
     assert!(end.starts_with("done migrate: small-6 runs on gerby"), "{end}");
     assert_eq!(cluster.once("small-6", "running"), "gerby");
-    assert!(seen.iter().all(|e| both.contains(e)), "nothing but both leases is exported while it moves: {seen:?}");
+    assert!(
+        seen.iter().all(|e| both.contains(e)),
+        "nothing but both leases is exported while it moves: {seen:?}"
+    );
     exports_work(t, "small-6", "gerby");
     let wrote = writes(&cluster, "gerby", "small-6", 1, 16);
 
