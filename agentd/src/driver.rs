@@ -31,7 +31,7 @@ pub mod records;
 pub mod step;
 
 use crate::hypervisor::{HvEvent, Hypervisor};
-use crate::imports::nbd_client::{Imports, NbdError};
+use crate::imports::devices::{Imports, NbdError};
 use crate::state::State;
 use agent::{Agent, Identity};
 use boots::Boots;

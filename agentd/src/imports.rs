@@ -1,5 +1,5 @@
 //! What a server needs to have itself before a domain of imaged's can start: kernels and initial RAM file systems, kept by their content.
-//! (QEMU opens disks from imaged by itself; for hypervisors that do not, see [`nbd_client`].)
+//! (QEMU opens disks from imaged by itself; for hypervisors that do not, see [`devices`].)
 //!
 //! | file in the cache | what |
 //! |---|---|
@@ -8,8 +8,8 @@
 //!
 //! Invariant: a name `boot.SHA256` appears only over content with that hash that is on the disk.
 
-mod answer;
-pub mod nbd_client;
+pub mod devices;
+mod negotiate;
 
 use sha2::{Digest, Sha256};
 use std::{
@@ -107,7 +107,7 @@ pub async fn fetch_within(dir: &Path, boot: &Boot, within: Duration) -> Result<(
 /// Whether all exports of a lease are there, within some seconds; the error says which is not, and why.
 pub async fn answer(grant: &Grant) -> Result<(), String> {
     for disk in &grant.disks {
-        answer::answers(&grant.host, grant.port, &disk.export).await?;
+        negotiate::answers(&grant.host, grant.port, &disk.export).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::step::{Effect, Id, Input, Op};
 use crate::hypervisor::{HvError, HvResult, Hypervisor, Moved, Progress};
 use crate::imports::{
     self,
-    nbd_client::{Imports, User},
+    devices::{Imports, User},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -43,7 +43,10 @@ impl Calls {
         lender: Lender,
     ) -> (Self, mpsc::Receiver<Input>) {
         let (ends, receiver) = mpsc::channel(ENDS);
-        let (boots, imports, tasks) = (Arc::new(boots), imports.map(Arc::new), JoinSet::new());
+        let (boots, imports, mut tasks) = (Arc::new(boots), imports.map(Arc::new), JoinSet::new());
+        if let Some(imports) = &imports {
+            tasks.spawn(imports.clone().watch());
+        }
         (Calls { hypervisor, boots, imports, lender, lends: HashMap::new(), tasks, ends }, receiver)
     }
 

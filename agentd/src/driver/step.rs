@@ -13,7 +13,7 @@
 
 use super::kept::Kept;
 use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress, Way};
-use crate::imports::nbd_client::User;
+use crate::imports::devices::User;
 use uuid::Uuid;
 use xvm_model::negotiation::Say;
 use xvm_model::spec::Boot;

@@ -35,7 +35,7 @@ depmod -b mod "$V"
 
 # the root of the first domain
 PACKAGES=xen-utils-$XEN,libvirt-daemon-system,libvirt-daemon-driver-xen,libvirt-clients,libzmq5,iproute2,bridge-utils,kmod,procps
-PACKAGES+=,lvm2,thin-provisioning-tools,nbd-client,qemu-utils,qemu-system-common,e2fsprogs,busybox-static,cpio,openssh-server,iputils-ping
+PACKAGES+=,lvm2,thin-provisioning-tools,qemu-utils,qemu-system-common,e2fsprogs,busybox-static,cpio,openssh-server,iputils-ping
 mmdebstrap --mode=root --variant=minbase --include="$PACKAGES" --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --setup-hook='mkdir -p "$1/usr/sbin"; printf "#!/bin/sh\nexit 101\n" > "$1/usr/sbin/policy-rc.d"; chmod +x "$1/usr/sbin/policy-rc.d"' \

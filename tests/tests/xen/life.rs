@@ -57,6 +57,13 @@ pub fn a_machine_lives(s: &Scene) {
     );
     assert!(t.text("servers/xen1/ctl").contains("update-imports"));
 
+    // who serves its disk is killed: it waits, and goes on
+    let begin = Instant::now();
+    let served = s.hosts.ssh(1, "pgrep -x qemu-storage-d");
+    s.hosts.ssh(1, &format!("kill -9 {}", served.trim().replace('\n', " ")));
+    writes(s, 1, "small-6", 1);
+    say(&format!("the exporter killed to its word that it writes: {:.0} s", begin.elapsed().as_secs_f64()));
+
     t.order("domains/small-6/ctl", "pause");
     s.settles("domains/small-6/state", "paused");
     t.order("domains/small-6/ctl", "unpause");

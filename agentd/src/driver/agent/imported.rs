@@ -5,7 +5,7 @@
 
 use super::Agent;
 use crate::driver::step::Effect;
-use crate::imports::nbd_client::User;
+use crate::imports::devices::User;
 use xvm_model::{Domain, DomainState, Grant, Mono};
 
 /// A domain that is not seen for so long, in milliseconds, has gone: one that starts anew is away for a moment.

@@ -2,7 +2,7 @@
 
 use super::create::{files, grant, spec};
 use super::*;
-use crate::imports::nbd_client::User;
+use crate::imports::devices::User;
 use xvm_model::{Grant, Spec};
 
 impl Rig {
