@@ -168,8 +168,9 @@ async fn the_life_of_imports() {
     nbd_client(&["-d", devices[2].to_str().expect("text")]);
 
     // nobody uses it: it waits for its domain, then it is dropped
+    let imports = Imports::open(&dir).expect("read");
     assert_eq!(imports.tidy(&users[..1]).await.expect("tidy"), 0, "its domain is about to come");
-    let imports = imports.coming(Duration::ZERO);
+    assert_eq!(imports.tidy(&users).await.expect("tidy"), 0, "it has come");
     let name_only = (two.config.domain(), None);
     assert_eq!(
         imports.tidy(&[users[0].clone(), name_only]).await.expect("tidy"),

@@ -146,6 +146,19 @@ impl Lab {
         }
     }
 
+    /// What guests wrote on their consoles last, to standard error.
+    fn tell_consoles(&self) {
+        for host in &self.hosts {
+            let dir = self.dir.join(format!("hosts/{host}/log/qemu"));
+            let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+            for file in files.filter(|f| f.extension().is_some_and(|e| e == "console")) {
+                let text = std::fs::read(&file).unwrap_or_default();
+                let end = String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned();
+                eprintln!("---- the end of what {} says on {host}:\n{end}", file.display());
+            }
+        }
+    }
+
     /// The program that fetches the kernel which tiny systems boot here; gives its folder.
     #[track_caller]
     pub fn kernel() -> PathBuf {
@@ -187,6 +200,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_consoles();
+        }
         // a lab that cannot be removed now is removed by its guard when this process has gone
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.hosts_sh(&["clean"])));
         if let Ok(done) = done

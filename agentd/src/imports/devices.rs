@@ -131,7 +131,9 @@ impl Imports {
     /// Drops what is attached for no one of `users`, who are all that there are, and not for a domain that is about to come. How many.
     pub async fn tidy(&self, users: &[User]) -> Result<usize, NbdError> {
         let mut record = self.record.lock().await;
-        record.attached.retain(|_, at| at.elapsed() < self.coming);
+        // one that was seen is not about to come any more
+        let seen = |stem: &str| users.iter().any(|(_, s)| s.as_deref() == Some(stem));
+        record.attached.retain(|stem, at| at.elapsed() < self.coming && !seen(stem));
         let coming: BTreeSet<Box<str>> = record.attached.keys().cloned().collect();
         let used = |i: &Import| {
             let by = |(name, stem): &User| *name == i.domain && stem.as_ref().is_none_or(|s| *s == i.stem);

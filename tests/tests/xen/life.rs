@@ -59,7 +59,7 @@ pub fn a_machine_lives(s: &Scene) {
 
     // who serves its disk is killed: it waits, and goes on
     let begin = Instant::now();
-    let served = s.hosts.ssh(1, "pgrep -x qemu-storage-d");
+    let served = s.hosts.ssh(1, "pgrep -x qemu-storage-da");
     s.hosts.ssh(1, &format!("kill -9 {}", served.trim().replace('\n', " ")));
     writes(s, 1, "small-6", 1);
     say(&format!("the exporter killed to its word that it writes: {:.0} s", begin.elapsed().as_secs_f64()));

@@ -33,9 +33,10 @@ impl Agent {
             return;
         }
         let users = self.import_users();
-        let lost = self.imported.users.iter().any(|user| !users.contains(user));
+        // one that has come is waited for no more
+        let changed = self.imported.users != users;
         let soon = self.now.mono.plus(GONE_MS);
-        if lost || self.imported.due.is_none() {
+        if changed || self.imported.due.is_none() {
             self.imported.due = Some(self.imported.due.map_or(soon, |due| due.min(soon)));
         }
         self.imported.users = users;
