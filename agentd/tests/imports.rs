@@ -273,3 +273,58 @@ async fn an_export_answers_or_not() {
     drop(server);
     imports::answer(&grant(1, &["disk"])).await.expect_err("nobody listens");
 }
+
+/// If this fails, whoever answers at imaged's address can end an agent, or make it wait for ever.
+#[tokio::test]
+async fn a_server_that_speaks_nonsense_is_an_error() {
+    use std::io::{Read, Write};
+    let greeting = [b"NBDMAGICIHAVEOPT".as_slice(), &[0, 3]].concat();
+    // an answer to the option that uses an export: what kind it is of, how long it says it is, what comes
+    let said = |kind: u32, length: u32, rest: &[u8]| {
+        let head = 0x0003_e889_0455_65a9_u64.to_be_bytes();
+        [&greeting, &head[..], &7u32.to_be_bytes(), &kind.to_be_bytes(), &length.to_be_bytes(), rest].concat()
+    };
+    let strange = "it does not speak NBD as it should";
+    let size = [&[0, 0], &8192u64.to_be_bytes()[..], &[0, 1]].concat();
+    let ack = said(1, 0, b"")[greeting.len()..].to_vec();
+    let cases = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), strange),
+        (greeting.clone(), "unexpected end of file"),
+        (said(3, 3, &[0, 0, 0]), "unexpected end of file"),
+        (said(3, u32::MAX, &size), strange),
+        (said(1, 0, b""), strange),
+        (said(0x8000_0006, 0, b""), "it exports no small-1.ferby.1"),
+        ([said(3, 12, &size), ack].concat(), "it has 8192 bytes, not 4096"),
+    ];
+    for (answer, why) in cases {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            client.write_all(&answer).expect("said");
+            client.shutdown(std::net::Shutdown::Write).expect("ended");
+            // until the client goes, too
+            client.read_to_end(&mut Vec::new()).ok();
+        });
+        let dir = tempfile::tempdir().expect("a directory");
+        let imports = xvm_agentd::imports::devices::Imports::open(dir.path()).expect("none yet");
+        let grant = xvm_model::Grant {
+            config: xvm_model::ConfigName::parse("small-1").expect("name"),
+            server: xvm_model::ServerName::parse("ferby").expect("name"),
+            epoch: 1,
+            host: "127.0.0.1".into(),
+            port,
+            tls: false,
+            disks: vec![xvm_model::spec::GrantDisk {
+                target: "vda".into(),
+                volume: "disk".into(),
+                export: "small-1.ferby.1".into(),
+                size: 4096,
+            }],
+        };
+        let failed = imports.attach(&grant).await.expect_err("nonsense").to_string();
+        assert!(failed.starts_with("cannot attach small-1.ferby.1: ") && failed.contains(why), "{failed}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "nothing is left");
+        server.join().expect("no panic");
+    }
+}

@@ -74,6 +74,16 @@ fn grant(server: &Server, config: &str, epoch: u64, volumes: &[&str]) -> Grant {
     Grant { config, server: ferby, epoch, host: "127.0.0.1".into(), port: server.port, tls: false, disks }
 }
 
+/// The one export of most of these tests.
+const EXPORT: &str = "small-1.ferby.1";
+
+/// A server that exports [`EXPORT`], a directory for imports, and the lease that names it.
+fn scene() -> (Server, PathBuf, Grant) {
+    let server = Server::start(&[EXPORT]);
+    let (dir, one) = (server.dir().join("imports"), grant(&server, "small-1", 1, &["disk"]));
+    (server, dir, one)
+}
+
 fn user(grant: &Grant) -> User {
     (grant.config.domain(), Some(grant.stem()))
 }
@@ -266,10 +276,7 @@ async fn who_uses_a_device_outlives_the_server() {
     if !here() {
         return;
     }
-    const EXPORT: &str = "small-1.ferby.1";
-    let mut server = Server::start(&[EXPORT]);
-    let dir = server.dir().join("imports");
-    let one = grant(&server, "small-1", 1, &["disk"]);
+    let (mut server, dir, one) = scene();
     let open = || Arc::new(Imports::open(&dir).expect("read").request(Duration::from_secs(2)));
     let imports = open();
     let watching = tokio::spawn(imports.clone().watch());
@@ -309,10 +316,7 @@ async fn who_waits_for_a_device_that_is_dropped_meets_an_error() {
     if !here() {
         return;
     }
-    const EXPORT: &str = "small-1.ferby.1";
-    let mut server = Server::start(&[EXPORT]);
-    let dir = server.dir().join("imports");
-    let one = grant(&server, "small-1", 1, &["disk"]);
+    let (mut server, dir, one) = scene();
     let imports = Arc::new(Imports::open(&dir).expect("none yet").coming(Duration::ZERO));
     let watching = tokio::spawn(imports.clone().watch());
     imports.attach(&one).await.expect("attached");
@@ -354,20 +358,18 @@ async fn a_crash_while_it_is_attached_is_made_good() {
     if !here() {
         return;
     }
-    let server = Server::start(&["small-1.ferby.1"]);
-    let dir = server.dir().join("imports");
-    let one = grant(&server, "small-1", 1, &["disk"]);
+    let (_server, dir, one) = scene();
     let first = Imports::open(&dir).expect("none yet");
     first.attach(&one).await.expect("attached");
-    let device = device(&dir.join("small-1.ferby.1"));
+    let device = device(&dir.join(EXPORT));
     let update = async |imports: &Imports| {
         imports.update(&[user(&one)], std::slice::from_ref(&one)).await.expect("made good")
     };
     // no link yet
-    fs::remove_file(dir.join("small-1.ferby.1")).expect("there");
+    fs::remove_file(dir.join(EXPORT)).expect("there");
     let imports = Imports::open(&dir).expect("read").coming(Duration::ZERO);
     assert_eq!(update(&imports).await, "imports: 1 attached, 0 of them anew, 0 dropped");
-    assert!(dir.join("small-1.ferby.1").exists());
+    assert!(dir.join(EXPORT).exists());
     // no connection yet
     nbd_client(&["-d", device.to_str().expect("text")]);
     let imports = Imports::open(&dir).expect("read").coming(Duration::ZERO);

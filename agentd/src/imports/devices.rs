@@ -178,7 +178,6 @@ impl Imports {
             domain: grant.config.domain(),
             stem: grant.stem(),
             device,
-            size: disk.size,
             host: grant.host.clone(),
             port: grant.port,
         };

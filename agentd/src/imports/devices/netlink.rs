@@ -2,11 +2,8 @@
 
 use neli::consts::nl::NlmF;
 use neli::consts::socket::NlFamily;
-use neli::err::{RouterError, SerError};
-use neli::genl::{
-    AttrTypeBuilder, AttrTypeBuilderError, Genlmsghdr, GenlmsghdrBuilder, GenlmsghdrBuilderError, Nlattr,
-    NlattrBuilder, NlattrBuilderError,
-};
+use neli::err::RouterError;
+use neli::genl::{AttrTypeBuilder, Genlmsghdr, GenlmsghdrBuilder, Nlattr, NlattrBuilder};
 use neli::nl::NlPayload;
 use neli::router::asynchronous::{NlRouter, NlRouterReceiverHandle};
 use neli::types::{Buffer, GenlBuffer};
@@ -74,7 +71,7 @@ type Handle = NlRouterReceiverHandle<u16, Genlmsghdr<u8, u16>>;
 pub(super) async fn order(command: Command, device: u32, link: Option<Link<'_>>) -> io::Result<()> {
     let (router, _) = socket().await?;
     let family = router.resolve_genl_family(FAMILY).await.map_err(|e| failed(&e))?;
-    let attributes = attributes(device, link.as_ref()).map_err(io::Error::other)?;
+    let attributes = attributes(device, link.as_ref())?;
     let message = GenlmsghdrBuilder::default().cmd(command as u8).version(VERSION).attrs(attributes).build();
     let payload = NlPayload::Payload(message.map_err(io::Error::other)?);
     let answers = router.send::<_, _, u16, Genlmsghdr<u8, u16>>(family, NlmF::ACK, payload).await;
@@ -118,20 +115,7 @@ async fn socket() -> io::Result<(NlRouter, Handle)> {
     NlRouter::connect(NlFamily::Generic, None, Groups::empty()).await.map_err(|e| failed(&e))
 }
 
-/// Why no message could be built: a value does not fit.
-#[derive(Debug, thiserror::Error)]
-enum Unbuilt {
-    #[error(transparent)]
-    Type(#[from] AttrTypeBuilderError),
-    #[error(transparent)]
-    Attribute(#[from] NlattrBuilderError),
-    #[error(transparent)]
-    Message(#[from] GenlmsghdrBuilderError),
-    #[error(transparent)]
-    Bytes(#[from] SerError),
-}
-
-fn attributes(device: u32, link: Option<&Link<'_>>) -> Result<Attributes, Unbuilt> {
+fn attributes(device: u32, link: Option<&Link<'_>>) -> io::Result<Attributes> {
     let mut all = vec![attribute(INDEX, device)?];
     if let Some(link) = link {
         // it is open as long as the link is: never negative
@@ -150,15 +134,18 @@ fn attributes(device: u32, link: Option<&Link<'_>>) -> Result<Attributes, Unbuil
     Ok(all.into_iter().collect())
 }
 
-fn attribute<P: Size + ToBytes>(kind: u16, payload: P) -> Result<Nlattr<u16, Buffer>, Unbuilt> {
-    let kind = AttrTypeBuilder::default().nla_type(kind).build()?;
-    Ok(NlattrBuilder::default().nla_type(kind).nla_payload(payload).build()?)
+fn attribute<P: Size + ToBytes>(kind: u16, payload: P) -> io::Result<Nlattr<u16, Buffer>> {
+    built(AttrTypeBuilder::default().nla_type(kind), payload)
 }
 
-fn nest(kind: u16, inner: &Nlattr<u16, Buffer>) -> Result<Nlattr<u16, Buffer>, Unbuilt> {
-    let kind = AttrTypeBuilder::default().nla_type(kind).nla_nested(true).build()?;
-    let outer = NlattrBuilder::default().nla_type(kind).nla_payload(Vec::<u8>::new()).build()?;
-    Ok(outer.nest(inner)?)
+fn nest(kind: u16, inner: &Nlattr<u16, Buffer>) -> io::Result<Nlattr<u16, Buffer>> {
+    let outer = built(AttrTypeBuilder::default().nla_type(kind).nla_nested(true), Vec::<u8>::new())?;
+    outer.nest(inner).map_err(io::Error::other)
+}
+
+fn built<P: Size + ToBytes>(kind: AttrTypeBuilder<u16>, payload: P) -> io::Result<Nlattr<u16, Buffer>> {
+    let kind = kind.build().map_err(io::Error::other)?;
+    NlattrBuilder::default().nla_type(kind).nla_payload(payload).build().map_err(io::Error::other)
 }
 
 /// The kernel's number, when it is the kernel that says no.

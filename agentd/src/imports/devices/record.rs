@@ -19,8 +19,6 @@ pub(super) struct Import {
     /// What the names of all exports of its lease begin with.
     pub stem: Box<str>,
     pub device: u32,
-    /// Bytes.
-    pub size: u64,
     /// Where it is exported.
     pub host: Box<str>,
     pub port: u16,

@@ -3,61 +3,69 @@
 use super::netlink::Losses;
 use super::{Imports, kernel};
 use crate::imports::negotiate;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 /// A connection that does not come is tried this often.
 const AGAIN: Duration = Duration::from_secs(1);
 /// All are looked at this often: what was heard may not have been all, and there is nothing to hear before the kernel has the module.
 const ALL: Duration = Duration::from_secs(60);
 
+/// Exports whose devices want a connection, or may want one.
+type Lost = BTreeMap<Box<str>, Want>;
+
+/// Why a connection is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Want {
+    /// Perhaps it wants none.
+    Look,
+    /// The kernel has told its loss.
+    Told,
+    /// Why it has none yet.
+    Waits(String),
+}
+
 impl Imports {
     /// Connects again whatever is imported and loses its connection, for ever. What it finds lost at its start as well.
     pub async fn watch(self: Arc<Self>) {
         let mut losses = None;
-        let mut mending: BTreeSet<Box<str>> = BTreeSet::new();
-        let mut tasks: JoinSet<Box<str>> = JoinSet::new();
+        let mut lost = Lost::new();
+        let mut all = Instant::now();
         loop {
             if losses.is_none() {
                 losses = Losses::hear().await.ok();
             }
-            let mut lost = self.exports(|_| true).await;
-            // who is looked at without a reason is not spoken of
-            let mut heard_of = false;
-            let all = tokio::time::sleep(ALL);
-            tokio::pin!(all);
-            loop {
-                for export in lost.drain(..) {
-                    if mending.insert(export.clone()) {
-                        tasks.spawn(self.clone().mend(export, heard_of));
-                    }
+            if all <= Instant::now() {
+                all = Instant::now() + ALL;
+                for export in self.exports(|_| true).await {
+                    lost.entry(export).or_insert(Want::Look);
                 }
-                let deaf = losses.is_none();
-                let heard = async {
-                    match &mut losses {
-                        Some(losses) => losses.next().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = &mut all => break,
-                    // the kernel has the module now
-                    () = self.news.notified(), if deaf => break,
-                    Some(ended) = tasks.join_next() => {
-                        if let Ok(export) = ended {
-                            mending.remove(&export);
+            }
+            // what is told meanwhile is heard afterwards: nothing is lost between two tries
+            lost = self.mend(lost).await;
+            let next = if lost.is_empty() { all } else { all.min(Instant::now() + AGAIN) };
+            let deaf = losses.is_none();
+            let heard = async {
+                match &mut losses {
+                    Some(losses) => losses.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                // the kernel has the module now
+                () = self.news.notified(), if deaf => all = Instant::now(),
+                device = heard => match device {
+                    Some(device) => {
+                        for export in self.exports(|d| d == device).await {
+                            lost.entry(export).or_insert(Want::Told);
                         }
                     }
-                    device = heard => match device {
-                        Some(device) => {
-                            lost = self.exports(|d| d == device).await;
-                            heard_of = true;
-                        }
-                        None => losses = None,
-                    },
-                }
+                    None => losses = None,
+                },
             }
         }
     }
@@ -67,42 +75,44 @@ impl Imports {
         self.record.lock().await.names(|i| which(i.device))
     }
 
-    /// Tries until the device of an export is connected, or is none any more; `lost` when it is known not to be.
-    async fn mend(self: Arc<Self>, export: Box<str>, lost: bool) -> Box<str> {
-        let mut told = None;
-        loop {
-            // not held while the server is asked
-            let import = self.record.lock().await.live(&export).cloned();
-            let Some(import) = import else { break };
-            let tried = match negotiate::open(&import.host, import.port, &export).await {
-                Ok(opened) => {
-                    // it may have been dropped meanwhile
-                    let record = self.record.lock().await;
-                    match record.live(&export) {
-                        Some(there) if there.device == import.device => {
-                            kernel::reconnect(import.device, &export, &opened).await
-                        }
-                        _ => break,
-                    }
-                }
-                Err(why) => Err(why),
-            };
-            let domain = &import.domain;
-            match tried {
-                Ok(()) => {
-                    if lost || told.is_some() {
-                        tracing::info!(%domain, %export, "its disk has a connection again");
-                    }
-                    break;
-                }
-                Err(why) if told.as_ref() != Some(&why) => {
-                    tracing::warn!(%domain, %export, why, "waits for its disk");
-                    told = Some(why);
-                }
-                Err(_) => {}
-            }
-            tokio::time::sleep(AGAIN).await;
+    /// Tries all of them at once, a few seconds at most; those that still have none.
+    async fn mend(self: &Arc<Self>, lost: Lost) -> Lost {
+        let mut tries = JoinSet::new();
+        for (export, want) in lost {
+            let own = self.clone();
+            tries.spawn(async move { own.mend_one(&export, want).await.map(|want| (export, want)) });
         }
-        export
+        tries.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Gives a device another connection; what it wants still, none when it has one or is a device no more.
+    async fn mend_one(&self, export: &str, want: Want) -> Option<Want> {
+        // not held while the server is asked
+        let import = self.record.lock().await.live(export).cloned()?;
+        let tried = match negotiate::open(&import.host, import.port, export).await {
+            Ok(opened) => {
+                // it may have been dropped meanwhile
+                let record = self.record.lock().await;
+                record.live(export).filter(|there| there.device == import.device)?;
+                kernel::reconnect(import.device, export, &opened).await
+            }
+            Err(why) => Err(why),
+        };
+        let domain = &import.domain;
+        match tried {
+            Ok(()) => {
+                if want != Want::Look {
+                    tracing::info!(%domain, %export, "its disk has a connection again");
+                }
+                None
+            }
+            Err(why) => {
+                let now = Want::Waits(why.clone());
+                if want != now {
+                    tracing::warn!(%domain, %export, why, "waits for its disk");
+                }
+                Some(now)
+            }
+        }
     }
 }

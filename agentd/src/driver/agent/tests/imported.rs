@@ -128,6 +128,18 @@ fn who_uses_them_is_told_some_seconds_after_one_has_gone() {
     rig.pass(5_000);
     assert_eq!(rig.tidied(), Some(vec![user(1)]));
 
+    // by another lease: the one before is over, and this one has come
+    rig.sampled(vec![leased(Some(grant("ferby", 2)), DomainState::Running)]);
+    rig.pass(5_000);
+    assert_eq!(rig.tidied(), Some(vec![user(2)]));
+    // gone, and another one has come: told as soon, so that it is not waited for when it goes
+    rig.sampled(vec![]);
+    rig.pass(5_000);
+    assert_eq!(rig.tidied(), Some(vec![]));
+    rig.sampled(running());
+    rig.pass(5_000);
+    assert_eq!(rig.tidied(), Some(vec![user(1)]), "one has come");
+
     // gone, while another lease is prepared for
     rig.sampled(vec![]);
     rig.tell(DomainCommand::Prepare { grant: Box::new(grant("ferby", 3)), boot: None });
