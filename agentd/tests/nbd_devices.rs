@@ -18,7 +18,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use xvm_agentd::imports::devices::{Imports, NbdError, User};
+use tokio::sync::watch;
+use xvm_agentd::imports::devices::{Imports, NbdError, User, Waiting};
 use xvm_model::spec::{GrantDisk, export_name};
 use xvm_model::{ConfigName, Grant, ServerName};
 
@@ -270,6 +271,12 @@ impl Writer {
     }
 }
 
+/// Waits until something is told.
+async fn within<T>(told: impl Future<Output = T>, what: &str) {
+    let end = tokio::time::timeout(Duration::from_secs(60), told).await;
+    assert!(end.is_ok(), "it was not told: {what}");
+}
+
 /// If this fails, a guest of Xen meets errors of its disk when imaged's host starts anew.
 #[tokio::test]
 async fn who_uses_a_device_outlives_the_server() {
@@ -279,7 +286,7 @@ async fn who_uses_a_device_outlives_the_server() {
     let (mut server, dir, one) = scene();
     let open = || Arc::new(Imports::open(&dir).expect("read").request(Duration::from_secs(2)));
     let imports = open();
-    let watching = tokio::spawn(imports.clone().watch());
+    let watching = tokio::spawn(imports.clone().watch(watch::channel(Waiting::new()).0));
     imports.attach(&one).await.expect("attached");
     let path = dir.join(EXPORT);
     let writer = Writer::start(&path);
@@ -295,7 +302,7 @@ async fn who_uses_a_device_outlives_the_server() {
         drop(imports);
         open()
     };
-    let watching = tokio::spawn(imports.clone().watch());
+    let watching = tokio::spawn(imports.clone().watch(watch::channel(Waiting::new()).0));
     writer.goes_on().await;
     // by hand, without an agent that watches
     watching.abort();
@@ -318,12 +325,16 @@ async fn who_waits_for_a_device_that_is_dropped_meets_an_error() {
     }
     let (mut server, dir, one) = scene();
     let imports = Arc::new(Imports::open(&dir).expect("none yet").coming(Duration::ZERO));
-    let watching = tokio::spawn(imports.clone().watch());
+    let (waiting, mut told) = watch::channel(Waiting::new());
+    let watching = tokio::spawn(imports.clone().watch(waiting));
     imports.attach(&one).await.expect("attached");
     let path = device(&dir.join(EXPORT));
     let writer = Writer::start(&path);
     writer.goes_on().await;
     server.cut(EXPORT);
+    let waits =
+        |w: &Waiting| w.get(&one.config.domain()).is_some_and(|why| why.contains("it exports no small-1"));
+    within(told.wait_for(waits), "who waits").await;
     let last = server.content(EXPORT);
     // the writer has the device open, and perhaps waits: it meets an error, and the device is free when the writer has closed it
     let first = imports.tidy(&[]).await;
@@ -334,6 +345,7 @@ async fn who_waits_for_a_device_that_is_dropped_meets_an_error() {
         assert_eq!(imports.tidy(&[]).await.expect("tidy"), 1);
     }
     assert!(!connected(&path));
+    within(told.wait_for(Waiting::is_empty), "nobody waits").await;
     assert_eq!(server.content(EXPORT), last, "nothing was written");
 
     // somebody disconnects what a domain has open: it cannot be mended, and that is said

@@ -193,6 +193,7 @@ impl Agent {
             Input::Finished { op, name, result } => self.finished(op, &name, result),
             Input::Progress { op, name, progress } => self.progressed(op, &name, progress),
             Input::Lent { op, name, result } => self.lent(op, &name, result),
+            Input::Waiting(waiting) => self.imported_waiting(waiting),
             Input::Updated(result) => self.updated(result),
             Input::Saved(result) => self.saved(result),
             Input::Tick => {}
@@ -326,6 +327,7 @@ impl Agent {
         };
         domain.job = work.and_then(|w| w.job.as_ref()).map(|j| Box::new(j.job.clone()));
         domain.last = work.and_then(|w| w.last.clone());
+        domain.reason = domain.reason.or_else(|| self.imported.reason(name, domain.state));
         Some(domain)
     }
 

@@ -7,7 +7,7 @@ use super::step::{Effect, Id, Input, Op};
 use crate::hypervisor::{HvError, HvResult, Hypervisor, Moved, Progress};
 use crate::imports::{
     self,
-    devices::{Imports, User},
+    devices::{Imports, User, Waiting},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -45,7 +45,9 @@ impl Calls {
         let (ends, receiver) = mpsc::channel(ENDS);
         let (boots, imports, mut tasks) = (Arc::new(boots), imports.map(Arc::new), JoinSet::new());
         if let Some(imports) = &imports {
-            tasks.spawn(imports.clone().watch());
+            let (waiting, told) = watch::channel(Waiting::new());
+            tasks.spawn(imports.clone().watch(waiting));
+            tasks.spawn(tell_waiting(told, ends.clone()));
         }
         (Calls { hypervisor, boots, imports, lender, lends: HashMap::new(), tasks, ends }, receiver)
     }
@@ -202,6 +204,14 @@ async fn operate(
         }
     }
     .map(|()| None)
+}
+
+/// Sends back who waits for a disk, the latest at each look.
+async fn tell_waiting(mut told: watch::Receiver<Waiting>, ends: mpsc::Sender<Input>) {
+    while told.changed().await.is_ok() {
+        let waiting = told.borrow_and_update().clone();
+        drop(ends.send(Input::Waiting(waiting)).await);
+    }
 }
 
 /// Sends a migration's progress back, the latest at each look.

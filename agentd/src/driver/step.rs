@@ -13,7 +13,7 @@
 
 use super::kept::Kept;
 use crate::hypervisor::{Host, HvEvent, HvResult, Moved, Progress, Way};
-use crate::imports::devices::User;
+use crate::imports::devices::{User, Waiting};
 use uuid::Uuid;
 use xvm_model::negotiation::Say;
 use xvm_model::spec::Boot;
@@ -141,6 +141,8 @@ pub enum Input {
         /// The lease for the destination, or why there is none.
         result: Result<Box<Grant>, Failure>,
     },
+    /// Who waits for a disk that was imported, all of them.
+    Waiting(Waiting),
     /// The answer to [`Effect::Update`]: a sentence.
     Updated(Result<String, String>),
     /// The answer to [`Effect::Save`].

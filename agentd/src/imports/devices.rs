@@ -16,6 +16,8 @@ mod netlink;
 mod record;
 mod watch;
 
+pub use watch::Waiting;
+
 use super::negotiate;
 use kernel::Connected;
 use record::{Import, Record};

@@ -1,12 +1,14 @@
 //! Devices that are made of exports, for hypervisors that do not open exports themselves: dropped when the domain that used them has
 //! gone. (They are made by `create` and `prepare`.)
 //!
+//! A domain whose disk has lost its connection goes on without an error, and waits where it reads or writes: its status says so.
+//!
 //! Who uses them is told whole, not who has gone: so nothing is lost by a message or a life that ended at the wrong moment.
 
 use super::Agent;
 use crate::driver::step::Effect;
-use crate::imports::devices::User;
-use xvm_model::{Domain, DomainState, Grant, Mono};
+use crate::imports::devices::{User, Waiting};
+use xvm_model::{Domain, DomainName, DomainState, Grant, Mono};
 
 /// A domain that is not seen for so long, in milliseconds, has gone: one that starts anew is away for a moment.
 const GONE_MS: u64 = 5_000;
@@ -18,11 +20,19 @@ const AGAIN_MS: u64 = 60_000;
 pub(super) struct State {
     users: Vec<User>,
     due: Option<Mono>,
+    /// Who waits for a disk.
+    waiting: Waiting,
 }
 
 impl State {
     pub(super) fn wake(&self) -> Option<Mono> {
         self.due
+    }
+
+    /// Why a domain is not as it should be, if it waits for a disk.
+    pub(super) fn reason(&self, name: &DomainName, state: DomainState) -> Option<Box<str>> {
+        let why = self.waiting.get(name).filter(|_| state.is_active())?;
+        Some(format!("waits for its disk: {why}").into())
     }
 }
 
@@ -55,6 +65,19 @@ impl Agent {
         self.imported.due = Some(now.plus(AGAIN_MS));
         let users = self.import_users();
         self.out.push(Effect::Tidy { users });
+    }
+
+    /// Others wait for a disk than before, or for another reason.
+    pub(super) fn imported_waiting(&mut self, waiting: Waiting) {
+        let before = std::mem::replace(&mut self.imported.waiting, waiting);
+        let now = &self.imported.waiting;
+        let names = before.keys().chain(now.keys().filter(|name| !before.contains_key(*name)));
+        let news =
+            |name: &&DomainName| before.get(*name) != now.get(*name) && self.records.get(name).is_some();
+        let changed: Vec<DomainName> = names.filter(news).cloned().collect();
+        for name in &changed {
+            self.publish_domain(name);
+        }
     }
 
     /// Who uses devices made of exports, or is about to.

@@ -1,4 +1,4 @@
-//! Devices that lose their connection get another one.
+//! Devices that lose their connection get another one; who waits for it is told.
 
 use super::netlink::Losses;
 use super::{Imports, kernel};
@@ -6,8 +6,10 @@ use crate::imports::negotiate;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use xvm_model::DomainName;
 
 /// A connection that does not come is tried this often.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -16,6 +18,8 @@ const ALL: Duration = Duration::from_secs(60);
 
 /// Exports whose devices want a connection, or may want one.
 type Lost = BTreeMap<Box<str>, Want>;
+/// The domains that wait for a disk, and why the connection to it does not come.
+pub type Waiting = BTreeMap<DomainName, Box<str>>;
 
 /// Why a connection is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +28,14 @@ enum Want {
     Look,
     /// The kernel has told its loss.
     Told,
-    /// Why it has none yet.
-    Waits(String),
+    /// Whose disk it is, and why it has none yet.
+    Waits(DomainName, String),
 }
 
 impl Imports {
-    /// Connects again whatever is imported and loses its connection, for ever. What it finds lost at its start as well.
-    pub async fn watch(self: Arc<Self>) {
+    /// Connects again whatever is imported and loses its connection, for ever. What it finds lost at its start as well. `waiting` is who
+    /// waits meanwhile.
+    pub async fn watch(self: Arc<Self>, waiting: watch::Sender<Waiting>) {
         let mut losses = None;
         let mut lost = Lost::new();
         let mut all = Instant::now();
@@ -46,6 +51,10 @@ impl Imports {
             }
             // what is told meanwhile is heard afterwards: nothing is lost between two tries
             lost = self.mend(lost).await;
+            waiting.send_if_modified(|told| {
+                let now = waits(&lost);
+                std::mem::replace(told, now) != *told
+            });
             let next = if lost.is_empty() { all } else { all.min(Instant::now() + AGAIN) };
             let deaf = losses.is_none();
             let heard = async {
@@ -107,7 +116,7 @@ impl Imports {
                 None
             }
             Err(why) => {
-                let now = Want::Waits(why.clone());
+                let now = Want::Waits(domain.clone(), why.clone());
                 if want != now {
                     tracing::warn!(%domain, %export, why, "waits for its disk");
                 }
@@ -115,4 +124,12 @@ impl Imports {
             }
         }
     }
+}
+
+fn waits(lost: &Lost) -> Waiting {
+    let one = |want: &Want| match want {
+        Want::Waits(domain, why) => Some((domain.clone(), why.as_str().into())),
+        Want::Look | Want::Told => None,
+    };
+    lost.values().filter_map(one).collect()
 }

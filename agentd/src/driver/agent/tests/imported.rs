@@ -162,6 +162,36 @@ fn who_uses_them_is_told_some_seconds_after_one_has_gone() {
     assert_eq!(rig.tidied(), None);
 }
 
+/// If this fails, a guest stands still, and nobody reads why.
+#[test]
+fn who_waits_for_a_disk_is_told() {
+    let mut rig = Rig::importing();
+    let why = "10.7.0.1:10810: it exports no small-1.ferby.1";
+    let waiting = |who: &[&str]| Input::Waiting(who.iter().map(|n| (name(n), why.into())).collect());
+    let reasons = |rig: &mut Rig| -> Vec<Option<Box<str>>> {
+        let is = |change| {
+            if let DomainChange::Is { domain } = change { domain.reason } else { panic!("{change:?}") }
+        };
+        rig.changes().into_iter().map(is).collect()
+    };
+    // one that is not known yet is no domain
+    rig.input(waiting(&["small-1", "small-2"]));
+    assert_eq!(reasons(&mut rig), []);
+    rig.sampled(vec![leased(Some(grant("ferby", 1)), DomainState::Running)]);
+    let wanted = [Some(format!("waits for its disk: {why}").into())];
+    assert_eq!(reasons(&mut rig), wanted);
+    // the same again is no news
+    rig.input(waiting(&["small-1"]));
+    assert_eq!(reasons(&mut rig), []);
+    rig.input(waiting(&[]));
+    assert_eq!(reasons(&mut rig), [None]);
+    rig.input(waiting(&["small-1"]));
+    assert_eq!(reasons(&mut rig), wanted);
+    // one that is off waits for nothing, whatever its import does until it is dropped
+    rig.sampled(vec![leased(Some(grant("ferby", 1)), DomainState::Shutoff)]);
+    assert_eq!(reasons(&mut rig), [None]);
+}
+
 #[test]
 fn an_update_has_all_leases_of_this_server() {
     let mut rig = Rig::importing();
