@@ -44,13 +44,6 @@ impl Cluster {
         Self::start(dir, bus, agents.collect(), None, domains)
     }
 
-    /// A forwarder at this address and a mount; all others are elsewhere.
-    #[track_caller]
-    pub fn at(bus: &str) -> Cluster {
-        let dir = tempfile::tempdir().expect("a scratch folder");
-        Self::start(dir, bus.into(), Vec::new(), None, 0)
-    }
-
     /// ferby, gerby and herby with four CPUs, a heartbeat each 0.2 s, and small-1 to small-5 dealt out among them.
     #[track_caller]
     pub fn three() -> Cluster {
@@ -67,6 +60,25 @@ impl Cluster {
     #[track_caller]
     pub fn qemu(hosts: usize, domains: usize, prepare: impl FnOnce(&mut Lab)) -> Cluster {
         let dir = tempfile::tempdir().expect("a scratch folder");
+        let bus = bus(dir.path());
+        Self::hosted(dir, bus, hosts, domains, prepare)
+    }
+
+    /// [`Cluster::qemu`] with the forwarder at this address: others are elsewhere.
+    #[track_caller]
+    pub fn qemu_at(bus: &str, hosts: usize, domains: usize, prepare: impl FnOnce(&mut Lab)) -> Cluster {
+        let dir = tempfile::tempdir().expect("a scratch folder");
+        Self::hosted(dir, bus.into(), hosts, domains, prepare)
+    }
+
+    #[track_caller]
+    fn hosted(
+        dir: TempDir,
+        bus: String,
+        hosts: usize,
+        domains: usize,
+        prepare: impl FnOnce(&mut Lab),
+    ) -> Cluster {
         let mut lab = Lab::up(hosts, dir.path());
         prepare(&mut lab);
         let mut agents = Vec::new();
@@ -90,7 +102,6 @@ impl Cluster {
             }
             agents.push((host.clone(), flags));
         }
-        let bus = bus(dir.path());
         let cluster = Self::start(dir, bus, agents, Some(lab), domains);
         cluster.heartbeat("0.5");
         cluster

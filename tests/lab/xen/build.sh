@@ -34,7 +34,7 @@ mv unpacked mod
 depmod -b mod "$V"
 
 # the root of the first domain
-PACKAGES=xen-utils-$XEN,libvirt-daemon-system,libvirt-daemon-driver-xen,libvirt-clients,libzmq5,iproute2,bridge-utils,kmod,procps
+PACKAGES=xen-utils-$XEN,qemu-system-xen,libvirt-daemon-system,libvirt-daemon-driver-xen,libvirt-clients,libzmq5,iproute2,bridge-utils,kmod,procps
 PACKAGES+=,lvm2,thin-provisioning-tools,qemu-utils,qemu-system-common,e2fsprogs,busybox-static,cpio,openssh-server,iputils-ping
 mmdebstrap --mode=root --variant=minbase --include="$PACKAGES" --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -41,6 +41,9 @@ fn copying(s: &Scene, g: &Guest) {
     g.start(s, 1);
     s.tree().order(&format!("domains/{}/ctl", g.name), "migrate xen2");
     s.hosts.until(2, &format!("xl list | grep -q {}", g.name)); // the half of it
+    let refusal = s.tree().refused(&format!("domains/{}/ctl", g.name), "cancel\n");
+    assert_eq!(refusal.errno, "EOPNOTSUPP", "{}", refusal.sentence);
+    say(&refusal.sentence);
 }
 
 /// It goes on where it was.

@@ -111,6 +111,13 @@ impl Hosts {
         hosts.iter().copied().filter(there).collect()
     }
 
+    /// Keeps what an HVM guest says on its serial line, its console, where Xen keeps the consoles of the others.
+    #[track_caller]
+    pub fn keep_serial(&self, n: usize, name: &str) {
+        let line = format!("cat $(virsh -c xen:///system ttyconsole {name})");
+        self.ssh(n, &format!("(setsid {line} < /dev/null >> {} 2>&1 &)", console(name)));
+    }
+
     /// Waits until a guest has said something on its console on a host.
     #[track_caller]
     pub fn says(&self, n: usize, name: &str, words: &str) {
@@ -142,9 +149,14 @@ impl Hosts {
     }
 }
 
+/// The file of what a guest has said on its console.
+fn console(name: &str) -> String {
+    format!("/var/log/xen/console/guest-{name}.log")
+}
+
 /// A command that prints how many lines of a guest's console hold `words`.
 fn count(name: &str, words: &str) -> String {
-    format!("cat /var/log/xen/console/guest-{name}.log 2> /dev/null | grep -c '{words}' || true")
+    format!("cat {} 2> /dev/null | grep -c '{words}' || true", console(name))
 }
 
 impl Drop for Hosts {

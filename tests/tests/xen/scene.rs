@@ -1,17 +1,35 @@
-//! The cluster of these tests: forwarder and mount here, an agent on each host, imaged with logical volumes on xen1.
+//! The cluster of these tests: forwarder and mount here, an agent on each host, imaged with logical volumes on xen1. A host with QEMU is
+//! one of its servers too.
 
 use crate::hosts::Hosts;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use xvm_tests::lab::Lab;
 use xvm_tests::shell::run;
 use xvm_tests::{Cluster, Tree, say};
 
 /// What must be here.
-pub const NEEDS: [&str; 9] =
-    ["root", "/dev/fuse", "qemu-system-x86_64", "mmdebstrap", "busybox", "mke2fs", "cpio", "ssh", "strip"];
+pub const NEEDS: [&str; 13] = [
+    "root",
+    "/dev/fuse",
+    "qemu-system-x86_64",
+    "mmdebstrap",
+    "busybox",
+    "mke2fs",
+    "cpio",
+    "ssh",
+    "strip",
+    "libvirtd",
+    "virsh",
+    "nbdkit",
+    "ip",
+];
 
 /// The patience for hosts that are simulated instruction by instruction.
 pub const LONG: Duration = Duration::from_secs(420);
+
+/// The domain of the host with QEMU, which is off.
+pub const QEMU: &str = "small-1";
 
 /// Two hosts, one cluster.
 pub struct Scene {
@@ -33,7 +51,8 @@ impl Scene {
         // other processes have other ones
         let port = 23_000 + u16::try_from(std::process::id() % 1_000).expect("less than 1000") * 4;
         let hosts = Hosts::up(dir.path(), port + 2);
-        let cluster = Cluster::at(&format!("tcp://127.0.0.1:{port}"));
+        let bus = format!("tcp://127.0.0.1:{port}");
+        let cluster = Cluster::qemu_at(&bus, 1, 1, |lab| lab.guest("ferby", QEMU, &[], false));
         let scene = Scene { cluster, hosts, bus: format!("10.0.2.2:{port}"), begin, _dir: dir };
         scene.hosts.ssh(1, "vgcreate -qq vg0 /dev/vdb");
         let defaults = "os = \\\"tiny\\\"\\nmemory = 96\\nswap = 16\\ndisk = 64\\naddress = \\\"none\\\"\\n";
@@ -71,6 +90,11 @@ impl Scene {
         });
     }
 
+    /// The host with QEMU: ferby.
+    pub fn lab(&self) -> &Lab {
+        self.cluster.hosts()
+    }
+
     /// The mounted tree.
     pub fn tree(&self) -> &Tree {
         &self.cluster.tree
@@ -102,6 +126,17 @@ impl Scene {
     pub fn job(&self, thing: &str, line: &str) -> String {
         self.tree().order(&format!("{thing}/ctl"), line);
         self.end(thing)
+    }
+
+    /// Removes a config that is off, by rmdir.
+    #[track_caller]
+    pub fn removes(&self, name: &str) {
+        let dir = self.tree().path(&format!("configs/{name}"));
+        // tools of LVM take seconds here, perhaps more than an order may take
+        match std::fs::remove_dir(&dir) {
+            Err(e) if e.raw_os_error() != Some(nix::libc::ETIMEDOUT) => panic!("it is off: {e}"),
+            _ => wait("its end", || (!dir.exists()).then_some(())),
+        }
     }
 
     /// Waits until a file's text is `wanted`.
