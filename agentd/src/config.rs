@@ -58,7 +58,7 @@ QEMU driver compares what the domain has been given by itself. `cpu` in the stat
 On a Xen server (xen:///system) xl(1) must be there too. The load of its CPUs is that of all domains, the first one included. A migration \
 there cannot be cancelled and tells no progress, and PV guests move by `migrate --paused` where Xen has no shadow paging (xl info tells: \
 virt_caps). When the server that a domain comes from loses power, Xen's half of it is given up after a minute; libvirt goes on to list \
-it as shut off, which the domain's status says, until libvirtd is restarted there.
+it as shut off, which the domain's status says, and is made to forget it soon.
 
 When the destination of a migration vanishes at the moment in which the domain changes over, the hypervisor waits until TCP gives up, \
 and the domain stands still meanwhile: some 15 minutes, as Linux is set up. Put `net.ipv4.tcp_retries2 = 5` into a file of sysctl.d(5) \

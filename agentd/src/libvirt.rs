@@ -7,6 +7,7 @@
 //! | `watch` | the connection for events, made again for ever |
 //! | `news` | whether libvirt is heard; the stream of events |
 //! | `sample`, `fields`, `state` | domains as records: by the bulk call, or one by one |
+//! | `between` | domains that libvirt alone knows |
 //! | `host` | the machine's load and memory |
 //! | `cpus` | which of its CPUs are shown |
 //! | `settings`, `xml` | what is kept with a domain, in libvirt's metadata |
@@ -28,6 +29,7 @@
 //!   other hosts ────────── 16 threads ─── their libvirtd
 //! ```
 
+mod between;
 mod cpus;
 mod create;
 mod drivers;

@@ -2,7 +2,7 @@
 
 use super::xen;
 use std::time::Duration;
-use virt::domain::Domain;
+use virt::{domain::Domain, error::Error};
 use xvm_model::HypervisorKind;
 
 /// One driver of libvirt.
@@ -23,6 +23,8 @@ pub struct Driver {
     pub waits: bool,
     /// A domain that starts anew, or that a migration brings, is off meanwhile: whether the hypervisor itself has it. None where it is not.
     pub between: Option<fn(&str) -> bool>,
+    /// Makes libvirt forget what is left of a migration hither that broke off.
+    pub forget: fn(&Domain) -> Result<(), Error>,
     /// Puts right what libvirt believes of a domain whose migration has failed.
     pub mend: fn(&Domain),
     /// Ends migrations hither whose other end has gone; called once a sample.
@@ -51,6 +53,7 @@ const ANY: Driver = Driver {
     sizes: true,
     waits: false,
     between: None,
+    forget: |_| Ok(()),
     mend: |_| {},
     sweep: || {},
     reach: None,
@@ -79,6 +82,7 @@ pub const DRIVERS: &[Driver] = &[
         sizes: false,
         waits: true,
         between: Some(xen::has),
+        forget: xen::forget,
         mend: xen::mend,
         sweep: xen::sweep,
         reach: Some(("xen+tcp://", "/")),

@@ -1,8 +1,10 @@
 //! libvirt's statistics as xvm's [`Domain`] records, with loads from two samples.
 
 use super::{
+    between::Between,
     cpus::CpuList,
     drivers::Driver,
+    fault,
     fields::{self, Devices},
     raw::{self, Record, num, text},
     settings, state,
@@ -24,14 +26,6 @@ use xvm_model::{Disk, Domain, DomainMemory, DomainName, DomainSettings, DomainSt
 /// Two samples nearer than this give no load of their own: the one before stands.
 const NEAR: Duration = Duration::from_millis(200);
 
-/// How long a domain may take to start anew.
-const ANEW: Duration = Duration::from_secs(120);
-/// How long one that comes may be known to libvirt and not to the hypervisor.
-const COMES: Duration = Duration::from_secs(20);
-/// What is left of a migration hither that broke off.
-const LEFT: &str =
-    "a migration that brought it broke off, it does not run here; to forget it, restart libvirtd here";
-
 /// What is remembered of one domain.
 #[derive(Debug, Clone, Default)]
 struct Seen {
@@ -47,8 +41,8 @@ struct Seen {
     devices: Option<Devices>,
     /// What is kept for the moments in which a busy domain tells less.
     last: Option<Domain>,
-    /// Since when it is off though it should not be.
-    between: Option<Instant>,
+    /// It is off though it should not be.
+    between: Between,
     /// Counts the news of the domain: what was read before the last of them is not kept.
     news: u64,
 }
@@ -180,9 +174,11 @@ impl Sampler {
         }
         match self.driver.between {
             Some(has) if !domain.state.is_active() && !record.domain.is_persistent()? => {
-                Self::between(has, &mut domain, &mut seen, at);
+                if self.between(has, &record.domain, &mut domain, &mut seen, at) {
+                    return Ok(None);
+                }
             }
-            _ => seen.between = None,
+            _ => seen.between = Between::default(),
         }
         domain.settings = match seen.settings.take() {
             Some(settings) => settings,
@@ -204,7 +200,7 @@ impl Sampler {
             domain.vcpus.iter_mut().for_each(|v| v.cpu = v.cpu.and_then(|cpu| list.place(cpu)));
         }
         domain.load = Ratio::mean(domain.vcpus.iter().map(|v| v.load));
-        seen.last = if seen.between.is_some() { last } else { on.then(|| domain.clone()) };
+        seen.last = if seen.between.is() { last } else { on.then(|| domain.clone()) };
         let mut all = self.lock();
         let place = all.entry(record.uuid).or_default();
         if place.news != before {
@@ -214,24 +210,30 @@ impl Sampler {
         Ok(Some(domain))
     }
 
-    /// A domain that is off, and would be gone if it were over: it starts anew, or a migration brings it, or one broke off. `has`: whether
-    /// the hypervisor itself has it.
-    fn between(has: fn(&str) -> bool, domain: &mut Domain, seen: &mut Seen, now: Instant) {
-        let since = |seen: &mut Seen| now.duration_since(*seen.between.get_or_insert(now));
-        let (state, why) = if seen.last.is_some() {
-            match since(seen) < ANEW {
-                true => (DomainState::Running, Some("starts anew")),
-                false => (DomainState::Crashed, Some("it did not start anew")),
-            }
-        } else if has(domain.name.as_str()) {
-            seen.between = None;
-            (DomainState::Incoming, None)
-        } else if since(seen) < COMES {
-            (DomainState::Incoming, None)
-        } else {
-            (DomainState::Shutoff, Some(LEFT))
-        };
+    /// A domain that is off, and would be gone if it were over; true when libvirt has forgotten it now.
+    fn between(
+        &self,
+        has: fn(&str) -> bool,
+        handle: &Handle,
+        domain: &mut Domain,
+        seen: &mut Seen,
+        now: Instant,
+    ) -> bool {
+        let (state, why) = seen.between.look(seen.last.is_some(), || has(domain.name.as_str()), now);
         (domain.state, domain.reason) = (state, why.map(Into::into));
+        if state != DomainState::Shutoff || !seen.between.is_over(now) {
+            return false;
+        }
+        let (name, forgotten) = (&domain.name, (self.driver.forget)(handle));
+        match &forgotten {
+            Ok(()) => tracing::warn!(%name, "libvirt has forgotten what a migration that broke off has left"),
+            Err(error) => {
+                let error = fault::line(error);
+                tracing::warn!(%name, error, "libvirt does not forget what a migration that broke off has left");
+                seen.between.stays();
+            }
+        }
+        forgotten.is_ok()
     }
 
     /// Whether it is the machine itself.
@@ -256,8 +258,8 @@ impl Sampler {
 
 /// The settings of a domain that is off and does not tell them: it starts anew, or is what is left of one.
 fn kept(domain: &Domain, seen: &Seen) -> Option<DomainSettings> {
-    seen.between?;
-    let left = || (domain.reason.as_deref() == Some(LEFT)).then(DomainSettings::default);
+    let left = || (domain.state == DomainState::Shutoff).then(DomainSettings::default);
+    seen.between.is().then_some(())?;
     seen.last.as_ref().map(|d| d.settings.clone()).or_else(left)
 }
 

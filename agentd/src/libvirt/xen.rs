@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use virt::{domain::Domain, sys};
+use virt::{domain::Domain, error::Error, sys};
 
 /// How long xl may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -41,10 +41,20 @@ fn read(info: &str) -> Vec<String> {
     line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// Whether Xen has a domain of that name, whatever libvirt says of it.
+/// Whether Xen has a domain of that name, whatever libvirt says of it; what xl does not tell is taken for there.
 pub fn has(name: &str) -> bool {
-    // a name that begins so would be an option
-    !name.starts_with('-') && xl(&["domid", name]).is_some()
+    xl(&["list"]).is_none_or(|list| lists(&list, name))
+}
+
+fn lists(list: &str, name: &str) -> bool {
+    list.lines().skip(1).any(|line| line.split_whitespace().next() == Some(name))
+}
+
+/// libvirt goes on to list a domain of which Xen has forgotten the half that it had: the job that was to receive it is held for ever, so
+/// that it can neither be destroyed nor started. A definition needs no job, and can be removed again.
+pub fn forget(domain: &Domain) -> Result<(), Error> {
+    let xml = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?;
+    domain.connect()?.define_domain_xml(&xml)?.undefine()
 }
 
 /// libvirt says of a domain that it stands when the other server would not take it, though Xen runs it; and it cannot let it go on, since
@@ -173,6 +183,13 @@ mod tests {
         };
         assert!(stands(&list("--p---")) && stands("") && stands("Name\n"));
         assert!(!stands(&list("-b----")) && !stands(&list("r-----")) && !stands(&list("------")));
+    }
+
+    #[test]
+    fn who_is_in_the_list() {
+        let list = "Name      ID   Mem VCPUs\tState\tTime(s)\nDomain-0  0   900     1     r-----     33.0\nsmall-12  1    51     0     --p---       0.0\n";
+        assert!(lists(list, "Domain-0") && lists(list, "small-12"));
+        assert!(!lists(list, "small-1") && !lists(list, "Name") && !lists("", "small-12"));
     }
 
     #[test]
