@@ -32,12 +32,12 @@ test: deps-test check
 
 # two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some fifteen minutes
 xen-test: deps-test
-	$(CARGO) test --package xvm-tests --test xen -- --nocapture
+	$(CARGO) test --workspace --test xen -- --nocapture
 
 check: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --package xvm-tests --test xen -- -D warnings
+	$(CARGO) clippy --workspace --test xen -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 bench: deps-test
