@@ -36,7 +36,8 @@ Files:
   STATE/kernels/       the kernels and initial RAM file systems that domains made from configs boot from, by their content
   STATE/kernels.json   what each domain boots from
   /run/xvm/imports/    where the hypervisor does not open network block exports itself (Xen): the disks of domains made from \
-configs, as links to /dev/nbdN; who loses the connection to imaged's export waits, which its status says (reason), and goes on when it is back: what was under way is asked again after 30 s
+configs, as links to /dev/nbdN; who loses the connection to imaged's export waits, which its status says (reason), and goes on when \
+it is back: what was under way is asked again after 30 s
   STATE/sim/           the simulated domains
   STATE/sim/faults     what the simulated hypervisor does wrong, one `WORD [COUNT]` a line
 

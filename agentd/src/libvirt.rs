@@ -16,7 +16,7 @@
 //! | `lent` | the definition of a domain with another lease |
 //! | `peer` | other hosts' libvirt |
 //! | `fault` | libvirt's errors in xvm's words |
-//! | `xen` | what Xen's own tool tells |
+//! | `xen` | what Xen's own tool tells and does |
 //! | `raw` | all unsafe code |
 //!
 //! ```text
@@ -220,7 +220,7 @@ impl Libvirt {
         word: &str,
         name: &DomainName,
         allowed: &'static [u32],
-        call: fn(&Handle) -> Result<(), Error>,
+        call: fn(&Handle, &DomainName) -> HvResult<()>,
     ) -> HvResult<()> {
         let run = move |handle: &Handle, name: &DomainName| {
             let wrong = |e: Error| fault::of(&e, name);
@@ -235,7 +235,7 @@ impl Libvirt {
                     "libvirt runs a job on it (`virsh domjobinfo` tells which, `virsh domjobabort` ends it)";
                 return Err(HvError::WrongState(text.into()));
             }
-            call(handle).map_err(wrong)
+            call(handle, name)
         };
         self.order(&format!("{word} {name}"), name, run).await
     }
@@ -323,28 +323,27 @@ impl Hypervisor for Libvirt {
     }
 
     async fn start(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("start", name, state::OFF, Handle::create).await
+        self.simple("start", name, state::OFF, |h, n| fault::said(h.create(), n)).await
     }
 
     async fn pause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("pause", name, state::ON, Handle::suspend).await
+        self.simple("pause", name, state::ON, |h, n| fault::said(h.suspend(), n)).await
     }
 
     async fn unpause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("unpause", name, state::HELD, Handle::resume).await
+        self.simple("unpause", name, state::HELD, |h, n| fault::said(h.resume(), n)).await
     }
 
     async fn shutdown(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("shutdown", name, state::ON, Handle::shutdown).await
+        self.simple("shutdown", name, state::ON, self.driver.shutdown).await
     }
 
     async fn reboot(&self, name: &DomainName) -> HvResult<()> {
-        let reboot = |handle: &Handle| handle.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT);
-        self.simple("reboot", name, state::ON, reboot).await
+        self.simple("reboot", name, state::ON, self.driver.reboot).await
     }
 
     async fn destroy(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("destroy", name, state::ALIVE, Handle::destroy).await
+        self.simple("destroy", name, state::ALIVE, |h, n| fault::said(h.destroy(), n)).await
     }
 
     async fn migrate(

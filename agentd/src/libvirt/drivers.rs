@@ -1,9 +1,10 @@
 //! What differs between libvirt's drivers: one row a driver. Nothing else in xvm asks which driver it talks to.
 
-use super::xen;
+use super::{fault, xen};
+use crate::hypervisor::HvResult;
 use std::time::Duration;
-use virt::{domain::Domain, error::Error};
-use xvm_model::HypervisorKind;
+use virt::{domain::Domain, error::Error, sys};
+use xvm_model::{DomainName, HypervisorKind};
 
 /// One driver of libvirt.
 pub struct Driver {
@@ -25,6 +26,10 @@ pub struct Driver {
     pub between: Option<fn(&str) -> bool>,
     /// Makes libvirt forget what is left of a migration hither that broke off.
     pub forget: fn(&Domain) -> Result<(), Error>,
+    /// Asks a domain to power off; returns at once.
+    pub shutdown: fn(&Domain, &DomainName) -> HvResult<()>,
+    /// Asks a domain to start anew; returns at once.
+    pub reboot: fn(&Domain, &DomainName) -> HvResult<()>,
     /// Puts right what libvirt believes of a domain whose migration has failed.
     pub mend: fn(&Domain),
     /// Ends migrations hither whose other end has gone; called once a sample.
@@ -54,6 +59,8 @@ const ANY: Driver = Driver {
     waits: false,
     between: None,
     forget: |_| Ok(()),
+    shutdown: |domain, name| fault::said(domain.shutdown(), name),
+    reboot: |domain, name| fault::said(domain.reboot(sys::VIR_DOMAIN_REBOOT_DEFAULT), name),
     mend: |_| {},
     sweep: || {},
     reach: None,
@@ -83,6 +90,8 @@ pub const DRIVERS: &[Driver] = &[
         waits: true,
         between: Some(xen::has),
         forget: xen::forget,
+        shutdown: |domain, _| xen::shutdown(domain),
+        reboot: |domain, _| xen::reboot(domain),
         mend: xen::mend,
         sweep: xen::sweep,
         reach: Some(("xen+tcp://", "/")),

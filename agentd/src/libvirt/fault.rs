@@ -1,6 +1,6 @@
 //! libvirt's errors in the words of [`HvError`].
 
-use crate::hypervisor::HvError;
+use crate::hypervisor::{HvError, HvResult};
 use virt::error::{Error, ErrorDomain, ErrorNumber};
 use xvm_model::DomainName;
 
@@ -45,6 +45,11 @@ pub fn of(e: &Error, name: &DomainName) -> HvError {
         | ErrorNumber::ConfigUnsupported => HvError::NotSupported(text),
         _ => HvError::Refused(explained(text)),
     }
+}
+
+/// How a call about `name` ended.
+pub fn said<T>(result: Result<T, Error>, name: &DomainName) -> HvResult<()> {
+    result.map(drop).map_err(|e| of(&e, name))
 }
 
 /// QEMU's words about a disk that is served by TLS, with where to look.

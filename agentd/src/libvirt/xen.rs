@@ -1,15 +1,16 @@
-//! What libvirt's Xen driver does not tell, from Xen's own tool, xl(1).
+//! What libvirt's Xen driver does not tell or do, by Xen's own tool ([`xl`]) and processes ([`receivers`]).
+
+mod receivers;
+mod xl;
+
+pub use receivers::sweep;
 
 use super::state::migrating;
 use super::{fault, raw, xml::attribute};
-use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use crate::hypervisor::{HvError, HvResult};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 use virt::{domain::Domain, error::Error, sys};
 
-/// How long xl may take.
-const LIMIT: Duration = Duration::from_secs(5);
 /// What it said of this host's Xen; it does not change while the host runs.
 static CAPS: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
@@ -31,19 +32,19 @@ fn element<'a>(xml: &'a str, open: &str) -> Option<&'a str> {
 fn caps() -> Option<Vec<String>> {
     let mut known = CAPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if known.is_none() {
-        *known = xl(&["info"]).map(|text| read(&text));
+        *known = xl::read(&["info"]).map(|text| words(&text));
     }
     known.clone()
 }
 
-fn read(info: &str) -> Vec<String> {
+fn words(info: &str) -> Vec<String> {
     let line = info.lines().find_map(|l| l.strip_prefix("virt_caps")?.trim_start().strip_prefix(':'));
     line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 /// Whether Xen has a domain of that name, whatever libvirt says of it; what xl does not tell is taken for there.
 pub fn has(name: &str) -> bool {
-    xl(&["list"]).is_none_or(|list| lists(&list, name))
+    xl::read(&["list"]).is_none_or(|list| lists(&list, name))
 }
 
 fn lists(list: &str, name: &str) -> bool {
@@ -62,11 +63,12 @@ pub fn forget(domain: &Domain) -> Result<(), Error> {
 pub fn mend(domain: &Domain) {
     let believed = raw::state(domain).is_ok_and(|(s, r)| migrating(s, r));
     let busy = raw::job(domain, false).is_ok_and(|(kind, _)| kind != sys::VIR_DOMAIN_JOB_NONE);
-    let Ok(name) = domain.name() else { return };
-    if !believed || busy || name.starts_with('-') || xl(&["list", &name]).is_none_or(|text| stands(&text)) {
+    // a name of digits alone would be an id
+    let (Ok(name), Some(id)) = (domain.name(), domain.id().map(|id| id.to_string())) else { return };
+    if !believed || busy || xl::read(&["list", &id]).is_none_or(|text| stands(&text)) {
         return;
     }
-    let done = match xl(&["pause", &name]) {
+    let done = match xl::read(&["pause", &id]) {
         Some(_) => domain.resume().map_err(|e| fault::line(&e)),
         None => Err("xl cannot pause it".to_owned()),
     };
@@ -86,81 +88,22 @@ fn stands(list: &str) -> bool {
     state.is_none_or(|word| word.contains('p') || !word.contains('-'))
 }
 
-/// A process of libxl that receives a domain: what it has read, and since when that has not changed.
-static RECEIVERS: Mutex<BTreeMap<i32, (u64, Instant)>> = Mutex::new(BTreeMap::new());
-/// After this silence the other end of a migration has gone.
-const SILENT: Duration = Duration::from_secs(60);
-
-/// Ends receivers that nothing has come to for a minute: the server that sent has lost power, say, which nobody tells libvirt's socket.
-/// While one reads, its domain does not run here yet; ended, Xen forgets the half of it, and the domain is where it was.
-pub fn sweep() {
-    let mut known = RECEIVERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let now = Instant::now();
-    let there: BTreeMap<i32, u64> = processes().filter_map(|pid| Some((pid, received(pid)?))).collect();
-    known.retain(|pid, _| there.contains_key(pid));
-    for (pid, bytes) in there {
-        let (last, since) = known.entry(pid).or_insert((bytes, now));
-        if *last != bytes {
-            (*last, *since) = (bytes, now);
-        } else if now.duration_since(*since) >= SILENT {
-            tracing::warn!(
-                pid,
-                bytes,
-                "nothing more comes of a domain that was to move here: it is given up"
-            );
-            end(pid);
-            *since = now;
-        }
-    }
+/// Asks a guest to power off, or to start anew: by its own driver, else by ACPI. libvirt would wait for the guest's word for a minute, and
+/// answer no question for the domain meanwhile.
+pub fn shutdown(domain: &Domain) -> HvResult<()> {
+    power("shutdown", domain)
 }
 
-fn processes() -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+/// See [`shutdown`].
+pub fn reboot(domain: &Domain) -> HvResult<()> {
+    power("reboot", domain)
 }
 
-/// The bytes that a process has read, when it is one of libxl's that receive a domain.
-fn received(pid: i32) -> Option<u64> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split(|b| *b == 0);
-    let name = words.next()?.rsplit(|b| *b == b'/').next()?;
-    if name != b"libxl-save-helper" || words.next()? != b"--restore-domain" {
-        return None;
+fn power(verb: &str, domain: &Domain) -> HvResult<()> {
+    match domain.id() {
+        Some(id) => xl::ask(&[verb, "-F", &id.to_string()]),
+        None => Err(HvError::WrongState("it is off".into())),
     }
-    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    io.lines().find_map(|l| l.strip_prefix("rchar: ")?.parse().ok())
-}
-
-/// Ends a receiver, and nobody else who has got its number meanwhile.
-fn end(pid: i32) {
-    let handle = rustix::process::Pid::from_raw(pid)
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-    if let Some(handle) = handle.filter(|_| received(pid).is_some())
-        && let Err(error) = rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM)
-    {
-        tracing::warn!(pid, %error, "cannot end it");
-    }
-}
-
-/// What xl prints; none when it does not end well, or in time.
-fn xl(args: &[&str]) -> Option<String> {
-    let mut command = Command::new("xl");
-    command.args(args).env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    let begin = Instant::now();
-    // it prints less than a pipe holds
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => break,
-            Ok(None) if begin.elapsed() < LIMIT => std::thread::sleep(Duration::from_millis(10)),
-            _ => {
-                drop((child.kill(), child.wait()));
-                return None;
-            }
-        }
-    }
-    let out = child.wait_with_output().ok()?;
-    Some(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -170,8 +113,8 @@ mod tests {
     #[test]
     fn what_xl_says_of_itself() {
         let said = "host                   : xen1\nvirt_caps              : pv hvm hap gnttab-v1 gnttab-v2\ntotal_memory : 1535\n";
-        assert_eq!(read(said), ["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"]);
-        assert!(read("").is_empty() && read("virt_caps").is_empty());
+        assert_eq!(words(said), ["pv", "hvm", "hap", "gnttab-v1", "gnttab-v2"]);
+        assert!(words("").is_empty() && words("virt_caps").is_empty());
     }
 
     #[test]

@@ -166,5 +166,21 @@ pub fn a_migration_beside_virsh(s: &Scene) {
     for (by, took, gap) in rows {
         say(&format!("migration by {by}: {took:.1} s, largest gap of its ping {gap:.1} s"));
     }
+    hears_nothing(s, &guest);
     guest.end(s);
+}
+
+/// A guest whose kernel hangs keeps nobody waiting when it is asked to power off: libvirt would let nobody ask for it meanwhile.
+fn hears_nothing(s: &Scene, guest: &Guest) {
+    let (t, name) = (s.tree(), guest.name);
+    s.hosts.ssh(1, &format!("xl pause {name}"));
+    t.order(&format!("domains/{name}/ctl"), "shutdown");
+    assert_eq!(t.value(&format!("domains/{name}/job"), "kind").as_deref(), Some("shutdown"));
+    s.hosts.until(1, "pgrep -f 'xl [s]hutdown'");
+    let told = s.hosts.ssh(1, &format!("virsh -c xen:///system domstate {name}; pgrep -f 'xl [s]hutdown'"));
+    assert!(told.starts_with("running"), "{told}");
+    assert_eq!(t.text("servers/xen1/state"), "up");
+    t.order(&format!("domains/{name}/ctl"), "cancel");
+    let end = s.end(&format!("domains/{name}"));
+    assert!(end.contains("cancelled; the guest was asked, and may still power off"), "{end}");
 }
