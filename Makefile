@@ -30,7 +30,7 @@ test: export RUST_TEST_THREADS ?= 4
 test: deps-test check
 	$(CARGO) test --workspace
 
-# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some fifteen minutes
+# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some sixteen minutes
 xen-test: deps-test
 	$(CARGO) test --workspace --test xen -- --nocapture
 

@@ -40,8 +40,7 @@ fn two_real_xen_hosts_are_one_cluster() {
     scene.act("hosts in the tree", life::hosts_are_seen);
     scene.act("a machine lives, moves and keeps its disk", life::a_machine_lives);
     scene.act("a migration beside virsh's own", life::a_migration_beside_virsh);
-    scene.act("a PV guest moves while it stands", pv::moves_while_it_stands);
-    scene.act("PV and HVM guests from configs", types::each_boots_from_its_disk_and_moves);
+    scene.act("PV and HVM guests", types::each_boots_from_its_disk_and_moves);
     scene.act("Xen and QEMU in one tree", mixed::domains_stay_with_their_kind);
     scene.act("an overload is helped", overload::is_helped);
     scene.act("the destination refuses", failures::the_destination_refuses);

@@ -52,10 +52,7 @@ impl Guest<'_> {
     /// Pulls its plug through the tree; waits until it is gone.
     #[track_caller]
     pub fn end(&self, scene: &Scene) {
-        // what takes seconds here may take more than is waited for
-        if let Err(e) = scene.tree().put(&format!("domains/{}/ctl", self.name), "destroy\n") {
-            assert_eq!(e.raw_os_error(), Some(nix::libc::ETIMEDOUT), "{e}");
-        }
+        scene.destroys(self.name);
         let dir = scene.tree().path(&format!("domains/{}", self.name));
         wait("its end", || (!dir.exists()).then_some(()));
     }

@@ -140,7 +140,7 @@ pub fn a_migration_beside_virsh(s: &Scene) {
     let guest = Guest { name: "small-7", machine: "xenpvh", number: 107, busy: 0 };
     guest.start(s, 1);
     let mut rows = Vec::new();
-    for (by, to) in [("xvm", 2), ("virsh", 1), ("xvm", 2), ("virsh", 1)] {
+    for (by, to) in [("xvm", 2), ("virsh", 1)] {
         let from = 3 - to;
         s.hosts.ssh(
             1,

@@ -128,6 +128,14 @@ impl Scene {
         self.end(thing)
     }
 
+    /// Pulls the plug of a domain. What takes seconds here may take more than an order is waited for: how it ends is seen later.
+    #[track_caller]
+    pub fn destroys(&self, name: &str) {
+        if let Err(e) = self.tree().put(&format!("domains/{name}/ctl"), "destroy\n") {
+            assert_eq!(e.raw_os_error(), Some(nix::libc::ETIMEDOUT), "{e}");
+        }
+    }
+
     /// Removes a config that is off, by rmdir.
     #[track_caller]
     pub fn removes(&self, name: &str) {

@@ -1,5 +1,6 @@
 //! A config's `type` on Xen: PV and HVM guests start from the same image as PVH ones, and move with their disks as each of them can.
 
+use crate::pv;
 use crate::scene::Scene;
 use std::time::Instant;
 use xvm_tests::say;
@@ -14,9 +15,10 @@ struct Kind {
     begin: Instant,
 }
 
-/// The emulated devices of an HVM guest take long here: it boots on one host while the PV guest lives on the other.
+/// The emulated devices of an HVM guest take long here: it boots on one host while PV guests live on the other.
 pub fn each_boots_from_its_disk_and_moves(s: &Scene) {
     let hvm = Kind::start(s, "small-4", "hvm", 2, "migrate");
+    pv::moves_while_it_stands(s);
     let pv = Kind::start(s, "small-3", "pv", 1, "migrate --paused");
     for kind in [pv, hvm] {
         kind.moves(s);
@@ -63,7 +65,7 @@ impl Kind {
     }
 
     fn ends(&self, s: &Scene) {
-        s.tree().order(&format!("domains/{}/ctl", self.name), "destroy");
+        s.destroys(self.name);
         s.settles(&format!("configs/{}/state", self.name), "ready");
         s.removes(self.name);
     }
