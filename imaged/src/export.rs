@@ -49,8 +49,9 @@ use tokio::sync::mpsc;
 pub const FENCE: Duration = Duration::from_secs(3);
 /// How long a killed process may take to end before an error says that it does not.
 pub const DYING: Duration = Duration::from_secs(3);
-/// How long a new daemon may take until it answers, and one that runs to take a volume.
-pub const ADDING: Duration = Duration::from_secs(10);
+/// How long a new daemon may take until it answers, and one that runs to take a volume: nobody but a job waits for it, and a busy host
+/// takes its time.
+pub const ADDING: Duration = Duration::from_secs(30);
 /// How many deaths are kept until somebody takes them.
 const DEATHS: usize = 1024;
 

@@ -78,15 +78,13 @@ async fn comes_up(place: &Arc<Place>, key: &Key, child: &mut Child) -> Result<Pr
     let failed = |why: String| ExportError::Start { key: key.to_string(), why };
     loop {
         if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-            return Err(failed(said(place, key)));
+            let ended = || format!("{} ended without a word", place.program.display());
+            return Err(failed(said(place, key).unwrap_or_else(ended)));
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(failed(format!(
-                "it does not answer within {} s: {}",
-                ADDING.as_secs(),
-                said(place, key)
-            )));
+            let words = said(place, key).map(|words| format!(": {words}")).unwrap_or_default();
+            return Err(failed(format!("it does not answer within {} s{words}", ADDING.as_secs())));
         }
         // it greets when all of its command line is carried out
         if Qmp::connect(&place.file(key, "qmp"), left).await.is_ok()
@@ -98,12 +96,12 @@ async fn comes_up(place: &Arc<Place>, key: &Key, child: &mut Child) -> Result<Pr
     }
 }
 
-/// The end of its log, in one line.
-fn said(place: &Place, key: &Key) -> String {
+/// The end of its log, in one line; none when it is empty.
+fn said(place: &Place, key: &Key) -> Option<String> {
     let bytes = std::fs::read(place.file(key, "log")).unwrap_or_default();
     let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG)..]).into_owned();
     let words = end.trim().replace('\n', "; ");
-    if words.is_empty() { format!("{} ended without a word", place.program.display()) } else { words }
+    (!words.is_empty()).then_some(words)
 }
 
 /// The lock of a daemon that does not run. Somebody who only looks, or a child between fork and exec, may hold it for a moment.

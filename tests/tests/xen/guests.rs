@@ -52,7 +52,7 @@ impl Guest<'_> {
     /// Pulls its plug through the tree; waits until it is gone.
     #[track_caller]
     pub fn end(&self, scene: &Scene) {
-        scene.destroys(self.name);
+        scene.order(self.name, "destroy");
         let dir = scene.tree().path(&format!("domains/{}", self.name));
         wait("its end", || (!dir.exists()).then_some(()));
     }

@@ -128,11 +128,11 @@ impl Scene {
         self.end(thing)
     }
 
-    /// Pulls the plug of a domain. What takes seconds here may take more than an order is waited for: how it ends is seen later.
+    /// Orders a domain something short. What takes seconds here may take more than an order is waited for: how it ends is seen later.
     #[track_caller]
-    pub fn destroys(&self, name: &str) {
-        if let Err(e) = self.tree().put(&format!("domains/{name}/ctl"), "destroy\n") {
-            assert_eq!(e.raw_os_error(), Some(nix::libc::ETIMEDOUT), "{e}");
+    pub fn order(&self, name: &str, line: &str) {
+        if let Err(e) = self.tree().put(&format!("domains/{name}/ctl"), format!("{line}\n")) {
+            assert_eq!(e.raw_os_error(), Some(nix::libc::ETIMEDOUT), "{line}: {e}");
         }
     }
 

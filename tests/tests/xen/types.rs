@@ -65,7 +65,7 @@ impl Kind {
     }
 
     fn ends(&self, s: &Scene) {
-        s.destroys(self.name);
+        s.order(self.name, "destroy");
         s.settles(&format!("configs/{}/state", self.name), "ready");
         s.removes(self.name);
     }
