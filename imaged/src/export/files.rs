@@ -86,8 +86,8 @@ impl Key {
     /// From an argument that [`Place::socket_option`] made.
     pub(super) fn of_option(option: &str, place: &Place) -> Option<Key> {
         let (_, rest) = option.rsplit_once('/')?;
-        let key = Key::parse(rest.strip_suffix(".qmp,server=on,wait=off")?, place).ok()?;
-        (place.socket_option(&key) == option).then_some(key)
+        let (name, _) = rest.rsplit_once(".qmp,server=on,")?;
+        Key::parse(name, place).ok().filter(|key| place.is_of(option, key))
     }
 }
 
@@ -113,8 +113,20 @@ impl Place {
     }
 
     /// The argument that makes a process the daemon of `key`: it holds the path of its socket.
+    ///
+    /// It waits for its first caller. If it did not, QEMU's main thread and the thread of its monitor would for a moment both look for
+    /// callers, and one of them hangs for good when one calls then (QEMU before 11; seen with one CPU in 8 of 150 starts).
     pub(super) fn socket_option(&self, key: &Key) -> String {
-        format!("socket,id=qmp,path={},server=on,wait=off", escaped(&self.file(key, "qmp")))
+        format!("{}wait=on", self.socket(key))
+    }
+
+    /// Whether an argument makes a process the daemon of `key`; one that an older imaged started did not wait.
+    pub(super) fn is_of(&self, option: &str, key: &Key) -> bool {
+        option.strip_prefix(&self.socket(key)).is_some_and(|way| matches!(way, "wait=on" | "wait=off"))
+    }
+
+    fn socket(&self, key: &Key) -> String {
+        format!("socket,id=qmp,path={},server=on,", escaped(&self.file(key, "qmp")))
     }
 
     /// The argument that says where it listens, for who looks at it later: an id, in which no `:` is allowed. The socket itself is handed
@@ -138,15 +150,16 @@ impl Place {
             all.extend(["--object".into(), object]);
             server += &format!(",tls-creds={CREDENTIALS},tls-authz={SERVERS}");
         }
+        // carried out in this order: what can fail comes before it waits for its caller
         let usual = [
+            "--pidfile",
+            &pid.to_string_lossy(),
+            "--nbd-server",
+            &server,
             "--chardev",
             &self.socket_option(key),
             "--monitor",
             &self.listen_option(port, tls),
-            "--nbd-server",
-            &server,
-            "--pidfile",
-            &pid.to_string_lossy(),
         ];
         all.extend(usual.map(String::from));
         Ok(all)
@@ -219,6 +232,8 @@ mod tests {
             let key = Key::parse("small-6", &p).expect("a key");
             assert_eq!(Key::of_option(&p.socket_option(&key), &p), Some(key.clone()));
             assert_eq!(Key::of_option(&p.socket_option(&key), &place("/run/other")), None);
+            let older = p.socket_option(&key).replace("wait=on", "wait=off");
+            assert_eq!(Key::of_option(&older, &p), Some(key.clone()), "one of before an upgrade");
         }
         assert_eq!(Key::of_option("/run/xvm/small-6.qmp", &place("/run/xvm")), None);
     }

@@ -86,8 +86,7 @@ impl Process {
 pub(super) async fn find(place: &Arc<Place>, key: &Key) -> Result<Option<Process>, ExportError> {
     let (p, k) = (place.clone(), key.clone());
     let look = move || {
-        let option = p.socket_option(&k);
-        let is = |arguments: &[String]| arguments.contains(&option);
+        let is = |arguments: &[String]| arguments.iter().any(|a| p.is_of(a, &k));
         let until = Instant::now() + DYING;
         loop {
             let hint = std::fs::read_to_string(p.file(&k, "pid")).ok().and_then(|t| t.trim().parse().ok());

@@ -86,7 +86,7 @@ async fn comes_up(place: &Arc<Place>, key: &Key, child: &mut Child) -> Result<Pr
             let words = said(place, key).map(|words| format!(": {words}")).unwrap_or_default();
             return Err(failed(format!("it does not answer within {} s{words}", ADDING.as_secs())));
         }
-        // it greets when all of its command line is carried out
+        // it waits for this call, and answers when all of its command line is carried out
         if Qmp::connect(&place.file(key, "qmp"), left).await.is_ok()
             && let Some(found) = process::find(place, key).await?
         {
@@ -100,7 +100,9 @@ async fn comes_up(place: &Arc<Place>, key: &Key, child: &mut Child) -> Result<Pr
 fn said(place: &Place, key: &Key) -> Option<String> {
     let bytes = std::fs::read(place.file(key, "log")).unwrap_or_default();
     let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG)..]).into_owned();
-    let words = end.trim().replace('\n', "; ");
+    // that it waits for its caller is no trouble
+    let lines: Vec<_> = end.trim().lines().filter(|l| !l.contains("info: QEMU waiting for")).collect();
+    let words = lines.join("; ");
     (!words.is_empty()).then_some(words)
 }
 
