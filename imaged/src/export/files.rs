@@ -83,11 +83,12 @@ impl Key {
         Ok(Key(text.into()))
     }
 
-    /// From an argument that [`Place::socket_option`] made.
+    /// From an argument that [`Place::socket_options`] made.
     pub(super) fn of_option(option: &str, place: &Place) -> Option<Key> {
         let (_, rest) = option.rsplit_once('/')?;
         let (name, _) = rest.rsplit_once(".qmp,server=on,")?;
-        Key::parse(name, place).ok().filter(|key| place.is_of(option, key))
+        let key = Key::parse(name, place).ok()?;
+        place.socket_options(&key).iter().any(|o| o == option).then_some(key)
     }
 }
 
@@ -112,21 +113,14 @@ impl Place {
         SocketAddr::new(self.listen, port)
     }
 
-    /// The argument that makes a process the daemon of `key`: it holds the path of its socket.
+    /// The arguments that make a process the daemon of `key`, of which it has one: they hold the path of its socket. The first is given
+    /// now, the other was by an older imaged.
     ///
-    /// It waits for its first caller. If it did not, QEMU's main thread and the thread of its monitor would for a moment both look for
+    /// With the first it waits for its first caller. Without, QEMU's main thread and the thread of its monitor for a moment both look for
     /// callers, and one of them hangs for good when one calls then (QEMU before 11; seen with one CPU in 8 of 150 starts).
-    pub(super) fn socket_option(&self, key: &Key) -> String {
-        format!("{}wait=on", self.socket(key))
-    }
-
-    /// Whether an argument makes a process the daemon of `key`; one that an older imaged started did not wait.
-    pub(super) fn is_of(&self, option: &str, key: &Key) -> bool {
-        option.strip_prefix(&self.socket(key)).is_some_and(|way| matches!(way, "wait=on" | "wait=off"))
-    }
-
-    fn socket(&self, key: &Key) -> String {
-        format!("socket,id=qmp,path={},server=on,", escaped(&self.file(key, "qmp")))
+    pub(super) fn socket_options(&self, key: &Key) -> [String; 2] {
+        let path = escaped(&self.file(key, "qmp"));
+        ["on", "off"].map(|wait| format!("socket,id=qmp,path={path},server=on,wait={wait}"))
     }
 
     /// The argument that says where it listens, for who looks at it later: an id, in which no `:` is allowed. The socket itself is handed
@@ -138,6 +132,7 @@ impl Place {
 
     /// The whole command line, without the program. The error says that nobody can be let in by TLS here.
     pub(super) fn arguments(&self, key: &Key, port: u16, tls: bool) -> Result<Vec<String>, ExportError> {
+        let [socket, _older] = self.socket_options(key);
         let (pid, mut server) = (self.file(key, "pid"), format!("addr.type=fd,addr.str={SOCKET}"));
         let mut all = Vec::new();
         if tls {
@@ -150,16 +145,16 @@ impl Place {
             all.extend(["--object".into(), object]);
             server += &format!(",tls-creds={CREDENTIALS},tls-authz={SERVERS}");
         }
-        // carried out in this order: what can fail comes before it waits for its caller
+        // carried out in this order, the pid file last of all: a server that fails does so before the socket waits for its caller
         let usual = [
-            "--pidfile",
-            &pid.to_string_lossy(),
             "--nbd-server",
             &server,
             "--chardev",
-            &self.socket_option(key),
+            &socket,
             "--monitor",
             &self.listen_option(port, tls),
+            "--pidfile",
+            &pid.to_string_lossy(),
         ];
         all.extend(usual.map(String::from));
         Ok(all)
@@ -230,9 +225,9 @@ mod tests {
         for run in ["/run/xvm", "/run/a,b"] {
             let p = place(run);
             let key = Key::parse("small-6", &p).expect("a key");
-            assert_eq!(Key::of_option(&p.socket_option(&key), &p), Some(key.clone()));
-            assert_eq!(Key::of_option(&p.socket_option(&key), &place("/run/other")), None);
-            let older = p.socket_option(&key).replace("wait=on", "wait=off");
+            let [now, older] = p.socket_options(&key);
+            assert_eq!(Key::of_option(&now, &p), Some(key.clone()));
+            assert_eq!(Key::of_option(&now, &place("/run/other")), None);
             assert_eq!(Key::of_option(&older, &p), Some(key.clone()), "one of before an upgrade");
         }
         assert_eq!(Key::of_option("/run/xvm/small-6.qmp", &place("/run/xvm")), None);

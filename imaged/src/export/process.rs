@@ -86,7 +86,8 @@ impl Process {
 pub(super) async fn find(place: &Arc<Place>, key: &Key) -> Result<Option<Process>, ExportError> {
     let (p, k) = (place.clone(), key.clone());
     let look = move || {
-        let is = |arguments: &[String]| arguments.iter().any(|a| p.is_of(a, &k));
+        let options = p.socket_options(&k);
+        let is = |arguments: &[String]| options.iter().any(|o| arguments.contains(o));
         let until = Instant::now() + DYING;
         loop {
             let hint = std::fs::read_to_string(p.file(&k, "pid")).ok().and_then(|t| t.trim().parse().ok());
