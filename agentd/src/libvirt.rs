@@ -335,7 +335,7 @@ impl Hypervisor for Libvirt {
     }
 
     async fn shutdown(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("shutdown", name, state::ON, self.driver.shutdown).await
+        self.simple("shutdown", name, state::ON_OR_OFF, self.driver.shutdown).await
     }
 
     async fn reboot(&self, name: &DomainName) -> HvResult<()> {

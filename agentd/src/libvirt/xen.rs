@@ -84,14 +84,14 @@ pub fn mend(domain: &Domain) {
 
 /// Whether a domain in xl's list stands, or xl does not tell.
 fn stands(list: &str) -> bool {
-    let state = list.lines().nth(1).and_then(|line| line.split_whitespace().rev().nth(1));
-    state.is_none_or(|word| word.contains('p') || !word.contains('-'))
+    column(list).is_none_or(|word| word.contains('p') || !word.contains('-'))
 }
 
 /// Asks a guest to power off, or to start anew: by its own driver, else by ACPI. libvirt would wait for the guest's word for a minute, and
 /// answer no question for the domain meanwhile.
 pub fn shutdown(domain: &Domain) -> HvResult<()> {
-    power("shutdown", domain)
+    // it may go off at this very moment; then it is shown as running for a little longer, and a refusal would be taken for its answer
+    power("shutdown", domain).or_else(|why| if is_off(domain) { Ok(()) } else { Err(why) })
 }
 
 /// See [`shutdown`].
@@ -106,6 +106,22 @@ fn power(verb: &str, domain: &Domain) -> HvResult<()> {
     }
 }
 
+/// Whether it is off for libvirt or for Xen; what is not told is taken for off.
+fn is_off(domain: &Domain) -> bool {
+    let listed = || xl::read(&["list", &domain.id()?.to_string()]);
+    !domain.is_active().unwrap_or(false) || listed().is_none_or(|list| ends(&list))
+}
+
+/// Whether a domain in xl's list has powered off, or is taken apart.
+fn ends(list: &str) -> bool {
+    column(list).is_none_or(|word| word.contains(['s', 'd']))
+}
+
+/// The state of the first domain in xl's list: a letter or `-` for each of running, blocked, paused, shut down, crashed, dying.
+fn column(list: &str) -> Option<&str> {
+    list.lines().nth(1)?.split_whitespace().rev().nth(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_in_the_list() {
+    fn who_stands_or_ends_in_the_list() {
         let list = |state: &str| {
             format!(
                 "Name      ID   Mem VCPUs\tState\tTime(s)\nsmall 10    3    96     1     {state}       8.1\n"
@@ -126,6 +142,8 @@ mod tests {
         };
         assert!(stands(&list("--p---")) && stands("") && stands("Name\n"));
         assert!(!stands(&list("-b----")) && !stands(&list("r-----")) && !stands(&list("------")));
+        assert!(ends(&list("---s--")) && ends(&list("-----d")) && ends("Name\n"));
+        assert!(!ends(&list("-b----")) && !ends(&list("--p---")) && !ends(&list("------")));
     }
 
     #[test]
