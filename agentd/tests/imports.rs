@@ -302,7 +302,8 @@ async fn a_server_that_speaks_nonsense_is_an_error() {
         let server = std::thread::spawn(move || {
             let (mut client, _) = listener.accept().expect("a client");
             client.write_all(&answer).expect("said");
-            client.shutdown(std::net::Shutdown::Write).expect("ended");
+            // a client that has read enough may have gone already
+            client.shutdown(std::net::Shutdown::Write).ok();
             // until the client goes, too
             client.read_to_end(&mut Vec::new()).ok();
         });
