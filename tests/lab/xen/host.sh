@@ -8,7 +8,8 @@
 #   host.sh cut N, heal N      its cable to the other host out, in
 #   host.sh stop               both, and what they wrote
 #
-# A host has one CPU, which can do PVH guests (SVM with nested paging, by TCG) and is reached from here by SSH; from there this machine
+# A host has one CPU, which can do PVH guests (SVM with nested paging, by TCG; its clock is said to be invariant, as it is: else each look
+# at it is Xen's to answer, and guests start a third slower) and is reached from here by SSH; from there this machine
 # is 10.0.2.2. On the cable they are 10.7.0.1 and 10.7.0.2, and guests join it by the bridge xenbr0. /dev/vdb is an empty disk.
 # /share there is the folder LAB/share here.
 #
@@ -43,7 +44,7 @@ start)
   truncate -s 2G "$R/data.img"
   dom0=900 owner=${LAB_OWNER:-}
   # the cable: datagrams, so that either side may start first, and none notices when the other is gone
-  setsid qemu-system-x86_64 -name "xen$N" -accel tcg,thread=multi,tb-size=256 -machine pc -cpu qemu64,+svm,+npt -smp 1 -m 1536 \
+  setsid qemu-system-x86_64 -name "xen$N" -accel tcg,thread=multi,tb-size=256 -machine pc -cpu qemu64,+svm,+npt,+invtsc,x-force-features=on -smp 1 -m 1536 \
     -display none -no-reboot -nodefaults -kernel "$folder/xen" \
     -append "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning noreboot dom0_mem=${dom0}M,max:${dom0}M dom0_max_vcpus=1 \
 xpti=no spec-ctrl=no pv-l1tf=no" \

@@ -23,7 +23,7 @@ impl Guest<'_> {
         let kind = if *machine == "xenpv" { "linux" } else { machine };
         format!(
             "<domain type=\"xen\"><name>{name}</name>{uuid}<memory unit=\"MiB\">96</memory><vcpu>1</vcpu>\
-             <os><type arch=\"x86_64\" machine=\"{machine}\">{kind}</type><kernel>/lab/vmlinuz</kernel><initrd>/lab/guest.gz</initrd>\
+             <os><type arch=\"x86_64\" machine=\"{machine}\">{kind}</type><kernel>/lab/vmlinux</kernel><initrd>/lab/guest.gz</initrd>\
              <cmdline>console=hvc0 quiet ip=10.7.0.{number}/24 busy={busy}</cmdline></os>\
              <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>\
              <devices><interface type=\"bridge\"><mac address=\"00:16:3e:07:00:{number:02x}\"/><source bridge=\"xenbr0\"/></interface>\

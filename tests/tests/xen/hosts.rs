@@ -43,7 +43,9 @@ impl Hosts {
             run(strip.arg("-o").arg(share.join(name)).arg(program(name)), LONG).ok();
         }
         let mut copy = Command::new("cp");
-        copy.arg("-r").args(["vmlinuz", "modules", "guest.gz"].map(|f| folder.join(f))).arg(&share);
+        copy.arg("-r")
+            .args(["vmlinuz", "vmlinux", "modules", "guest.gz"].map(|f| folder.join(f)))
+            .arg(&share);
         run(&mut copy, LONG).ok();
         let writer = include_str!("../configs/qemu/writer.sh");
         std::fs::write(overlay.join("rc.local"), writer).expect("a scratch folder");
@@ -60,7 +62,7 @@ impl Hosts {
     #[track_caller]
     pub fn ready(&self, n: usize) {
         self.host(&["wait", &n.to_string()]).ok();
-        self.ssh(n, "cp /share/agentd /share/imaged /usr/local/sbin/; mkdir -p /lab; cp /share/vmlinuz /share/guest.gz /lab/");
+        self.ssh(n, "cp /share/agentd /share/imaged /usr/local/sbin/; mkdir -p /lab; cp /share/vmlinux /share/guest.gz /lab/");
     }
 
     /// Runs `host.sh`.

@@ -64,8 +64,10 @@ impl Kind {
         }
     }
 
+    /// By its power button.
     fn ends(&self, s: &Scene) {
-        s.order(self.name, "destroy");
+        let end = s.job(&format!("domains/{}", self.name), "shutdown");
+        assert_eq!(end, format!("done shutdown: {} is shut off", self.name));
         s.settles(&format!("configs/{}/state", self.name), "ready");
         s.removes(self.name);
     }
