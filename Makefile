@@ -13,11 +13,11 @@ IMAGE_PACKAGES = qemu-system-common qemu-utils e2fsprogs util-linux busybox-stat
 	binutils patchelf
 TEST_PACKAGES = libvirt-daemon-system libvirt-clients qemu-system-x86 nbdkit libnbd-bin strace dnsmasq-base iputils-ping \
 	iproute2 procps mount mandoc jq rsync prometheus python3 python3-zmq \
-	lvm2 thin-provisioning-tools nbd-client udev kmod openssl openssh-client
+	lvm2 thin-provisioning-tools nbd-client udev kmod xz-utils openssl openssh-client
 DAEMONS = xvmfs agentd imaged guestd xvm-forwarder
 TOOLS = xvm-sim
 
-.PHONY: build demo test xen-test check bench evaluation install clean deps deps-demo deps-test man
+.PHONY: build demo test test-crates xen-test check bench evaluation install clean deps deps-demo deps-test man
 
 build: deps
 	$(CARGO) build --release --bins
@@ -25,10 +25,24 @@ build: deps
 demo: build deps-demo
 	@exec examples/demo.sh target/release "$(MOUNT)"
 
-# formats, lints, documentation, then every test; tests wait more than they reckon, so more of them run at once than there are cores
+# formats, lints, documentation, then every test. Tests wait more than they reckon: more of them run at once than there are cores, and of
+# the programs that hold them two, the longest first, whose lines come when it has ended
 test: export RUST_TEST_THREADS ?= 4
 test: deps-test check
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-run --quiet
+	@$(MAKE) --jobs=2 --keep-going --output-sync=target --no-print-directory test-crates $(CLUSTERS:%=test-of-%)
+
+# programs of tests of whole clusters
+LONG = configs_qemu help guests_qemu
+CLUSTERS = $(LONG) $(filter-out xen $(LONG),$(basename $(notdir $(wildcard tests/tests/*.rs))))
+# what make tells its children would be heard by the cargo that tests run
+TEST = env --unset=MAKEFLAGS $(CARGO) test --workspace
+
+test-crates:
+	$(TEST) --exclude xvm-tests
+
+test-of-%:
+	$(TEST) --test $*
 
 # two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some sixteen minutes
 xen-test: deps-test
