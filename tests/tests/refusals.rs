@@ -179,6 +179,8 @@ fn a_server_that_is_down_and_no_forwarder() {
     let t = &cluster.tree;
     assert_eq!(t.text("domains/small-3/state"), "unknown");
     assert_eq!(t.value("domains/small-3/status", "last-state").as_deref(), Some("running"));
+    let reason = t.value("domains/small-3/status", "reason").unwrap_or_default();
+    assert!(reason.starts_with("herby is down, last heard ") && reason.contains("without power"), "{reason}");
     for (path, line) in [
         ("domains/small-3/ctl", "pause\n"),
         ("domains/small-1/ctl", "migrate herby\n"),

@@ -36,3 +36,4 @@ pub mod stream;
 pub mod tables;
 pub mod tops;
 pub mod tree;
+pub mod trouble;

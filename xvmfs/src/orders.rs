@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::handle::value::VALUE_MAX;
 use crate::rights::Who;
 use crate::row::{Kind, Place, Row, Scene, Subject};
+use crate::trouble;
 use std::time::Duration;
 use xvm_model::command::{CLUSTER_VERBS, DOMAIN_VERBS, LINE_MAX, SERVER_VERBS, parse_line, quote};
 use xvm_model::guest::command::GUEST_VERBS;
@@ -164,11 +165,7 @@ impl Cluster {
         };
         let (name, word) = (&d.domain.name, command.word());
         if d.shown == Shown::Conflict {
-            let servers: Vec<&str> = d.claimed_by.iter().map(ServerName::as_str).collect();
-            return Err(Failure::busy(format!(
-                "cannot {word} {name}: {} all say that it runs there; stop it by hand where it should not (virsh destroy)",
-                servers.join(" and ")
-            )));
+            return Err(Failure::busy(format!("cannot {word} {name}: {}", trouble::conflict(d))));
         }
         let Some(server) = scene.view.server(d.server.as_str()).cloned() else {
             return Err(Failure::new(
@@ -201,11 +198,8 @@ impl Cluster {
     fn reachable(&self, scene: &Scene<'_>, server: &Server, what: &str) -> Result<(), Failure> {
         self.linked()?;
         if scene.view.reach(server, scene.now.mono) == Reach::Down {
-            let age = crate::row::seconds(scene.now.mono.since(server.heard.mono));
-            return Err(Failure::new(
-                Code::HostDown,
-                format!("cannot {what}: {} is down, last heard {age} s ago", server.name),
-            ));
+            let why = trouble::down(server, scene.now);
+            return Err(Failure::new(Code::HostDown, format!("cannot {what}: {why}")));
         }
         Ok(())
     }

@@ -143,6 +143,11 @@ fn a_server_that_is_away_loses_its_disk_before_another_gets_it() {
         "{}",
         refused.sentence
     );
+    let reason = t.value("domains/small-6/status", "reason").unwrap_or_default();
+    assert!(
+        reason.contains("ferby is down") && reason.ends_with("echo always > configs/small-6/restart"),
+        "{reason}"
+    );
     t.order("configs/small-6/restart", "always");
     wait_for("it runs elsewhere", || {
         let exports = leases(&t, "small-6").1;

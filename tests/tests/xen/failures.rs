@@ -71,6 +71,9 @@ pub fn the_source_loses_power(s: &Scene) {
     s.hosts.host(&["crash", "1"]).ok();
     let begin = Instant::now();
     s.settles("servers/xen1/state", "down");
+    let reason = s.tree().value("domains/small-12/status", "reason").unwrap_or_default();
+    assert!(reason.contains("xen1 is down") && reason.contains("to xen2, which does not run it"), "{reason}");
+    say(&reason);
     s.hosts.until(2, "! xl list | grep -q small-12");
     say(&format!("Xen has no half of it after {:.0} s", begin.elapsed().as_secs_f64()));
     // libvirt goes on to list what is left of it, and is made to forget it

@@ -1,6 +1,7 @@
 //! `domains/NAME`
 
 use crate::row::{CTL, ERROR, EVENTS, KeyValues, Kind, Row, Scene, WAIT};
+use crate::trouble;
 use std::fmt::Write as _;
 use xvm_model::command::{DOMAIN_VERBS, parse_groups, parse_pin, parse_priority};
 use xvm_model::history::arrival;
@@ -11,7 +12,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "status",
         mode: 0o444,
-        about: "all in brief, `key value` lines; age in seconds since it was heard of",
+        about: "all in brief, `key value` lines; reason, while something is wrong with it; age in seconds since it was heard of",
         kind: text(status),
     },
     Row {
@@ -129,8 +130,8 @@ fn status(scene: &Scene) -> String {
         if d.shown.word() == "unknown" {
             out.put("last-state", &record.state);
         }
-        if let Some(reason) = &record.reason {
-            out.put("reason", reason);
+        if let Some(reason) = trouble::of(scene, d) {
+            out.put("reason", &reason);
         }
         out.put("server", &server_names(d));
         match &record.fixed {
