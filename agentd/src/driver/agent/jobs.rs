@@ -66,6 +66,9 @@ pub(super) enum Stage {
         again: Mono,
         /// When to give up.
         until: Mono,
+        /// The hypervisor has asked it once. What a domain's state does not allow after that is no refusal: it is going off, which takes
+        /// Xen a while in which libvirt has a job on it, or has it as off already.
+        asked: bool,
         /// The hypervisor refused; it counts when the domain still runs after this mark.
         refused: Option<(HvError, Id)>,
     },
@@ -193,10 +196,12 @@ impl Agent {
                 run.stage = Stage::Ended { result: result.map(|_| ()), mark, again };
                 self.ask(name);
             }
-            Stage::Asking { op, refused, .. } => {
+            Stage::Asking { op, asked, refused, .. } => {
                 *op = None;
                 match result {
-                    Ok(_) | Err(HvError::Unreachable(_)) => {}
+                    Ok(_) => *asked = true,
+                    Err(HvError::Unreachable(_)) => {}
+                    Err(HvError::WrongState(_)) if *asked => {}
                     Err(error) => *refused = Some((error, mark)),
                 }
                 self.ask(name);

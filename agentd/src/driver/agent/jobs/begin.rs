@@ -49,7 +49,8 @@ impl Agent {
         let op = self.begin(&domain.name, Op::Shutdown);
         let now = self.now.mono;
         let until = now.plus(SHUTDOWN_MS);
-        let stage = Stage::Asking { op: Some(op), again: now.plus(SHUTDOWN_AGAIN_MS), until, refused: None };
+        let again = now.plus(SHUTDOWN_AGAIN_MS);
+        let stage = Stage::Asking { op: Some(op), again, until, asked: false, refused: None };
         self.accept_job(By::Order(&ticket), domain, JobKind::Shutdown, "wait", None, stage);
     }
 

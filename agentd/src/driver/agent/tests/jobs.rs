@@ -24,6 +24,33 @@ fn a_shutdown_asks_again_and_gives_up_after_two_minutes() {
     assert!(failure.text.contains("`echo destroy > ctl` pulls the plug"), "{}", failure.text);
 }
 
+/// If this fails, a guest that does what it was asked for is told as one that could not be.
+#[test]
+fn a_guest_that_was_asked_may_be_between_on_and_off() {
+    let between = || Err(HvError::WrongState("libvirt runs a job on it".into()));
+    let mut rig = Rig::new(DomainState::Running);
+    rig.tell(DomainCommand::Shutdown);
+    for (result, state) in [
+        (Ok(None), DomainState::Running),
+        (between(), DomainState::Running),
+        (between(), DomainState::Shutoff),
+    ] {
+        let (op, _) = rig.begun();
+        rig.ended(op, result);
+        rig.is(Some(state));
+        rig.pass(3_000);
+    }
+    assert_eq!(rig.outcome().expect("done"), "small-1 is shut off");
+
+    // one that was never asked is refused
+    let mut rig = Rig::new(DomainState::Running);
+    rig.tell(DomainCommand::Shutdown);
+    let (op, _) = rig.begun();
+    rig.ended(op, between());
+    rig.is(Some(DomainState::Running));
+    assert_eq!(rig.outcome().expect_err("refused").code, Code::Busy);
+}
+
 #[test]
 fn a_shutdown_ends_when_the_domain_is_off_or_by_cancel() {
     let mut rig = Rig::new(DomainState::Running);
