@@ -9,7 +9,6 @@ use xvm_tests::say;
 /// Servers with a hypervisor's load, and no domain that is a server itself.
 pub fn hosts_are_seen(s: &Scene) {
     let t = s.tree();
-    t.order("ctl", "balance off");
     for server in ["xen1", "xen2"] {
         let status = format!("servers/{server}/status");
         assert_eq!(t.value(&status, "hypervisor").as_deref(), Some("xen"));

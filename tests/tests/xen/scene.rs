@@ -64,6 +64,8 @@ impl Scene {
             scene.agent(n);
         }
         scene.imaged();
+        // until an act is about it
+        scene.tree().order("ctl", "balance off");
         say(&format!("hosts, agents and imaged are up after {:.0} s", begin.elapsed().as_secs_f64()));
         scene
     }
