@@ -36,7 +36,7 @@ test: deps-test check
 LONG = configs_qemu help guests_qemu
 CLUSTERS = $(LONG) $(filter-out xen $(LONG),$(basename $(notdir $(wildcard tests/tests/*.rs))))
 # what make tells its children would be heard by the cargo that tests run
-TEST = env --unset=MAKEFLAGS $(CARGO) test --workspace
+TEST = env --unset=MAKEFLAGS $(CARGO) test --workspace --no-fail-fast
 
 test-crates:
 	$(TEST) --exclude xvm-tests
