@@ -111,6 +111,16 @@ impl World {
         self.lock().dead.insert(server(name));
     }
 
+    /// A server says that it runs a domain that another one runs as well.
+    pub fn claims(&self, name: &str, also: &str) {
+        {
+            let mut state = self.lock();
+            let place = state.servers.get_mut(&server(name)).unwrap();
+            place.domains.insert(DomainName::parse(also).unwrap(), domain(also));
+        }
+        self.beat(&server(name));
+    }
+
     /// A server's agent keeps these rounds of help, and says so as often as wanted.
     pub fn rounds(&self, name: &str, rounds: &[Round], times: usize) {
         let name = server(name);

@@ -12,3 +12,4 @@ mod help;
 mod images;
 mod kit;
 mod life;
+mod trouble;
