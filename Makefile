@@ -44,7 +44,7 @@ test-crates:
 test-of-%:
 	$(TEST) --test $*
 
-# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some sixteen minutes
+# two real Xen hosts in QEMU, no hardware needed: the same through the mounted tree; some eighteen minutes
 xen-test: deps-test
 	$(CARGO) test --workspace --test xen -- --nocapture
 

@@ -219,13 +219,13 @@ impl Libvirt {
         &self,
         word: &str,
         name: &DomainName,
-        allowed: &'static [u32],
+        allowed: &'static [&'static [u32]],
         call: fn(&Handle, &DomainName) -> HvResult<()>,
     ) -> HvResult<()> {
         let run = move |handle: &Handle, name: &DomainName| {
             let wrong = |e: Error| fault::of(&e, name);
             let (now, reason) = raw::state(handle).map_err(wrong)?;
-            if !allowed.contains(&now) {
+            if !allowed.concat().contains(&now) {
                 return Err(HvError::WrongState(format!("it is {}", state::word(now, reason).0)));
             }
             // a migration that this agent does not know of: begun by hand, or by the agent's life before this one. libvirt would take
@@ -323,27 +323,28 @@ impl Hypervisor for Libvirt {
     }
 
     async fn start(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("start", name, state::OFF, |h, n| fault::said(h.create(), n)).await
+        self.simple("start", name, &[state::OFF], |h, n| fault::said(h.create(), n)).await
     }
 
     async fn pause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("pause", name, state::ON, |h, n| fault::said(h.suspend(), n)).await
+        self.simple("pause", name, &[state::ON], |h, n| fault::said(h.suspend(), n)).await
     }
 
     async fn unpause(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("unpause", name, state::HELD, |h, n| fault::said(h.resume(), n)).await
+        self.simple("unpause", name, &[state::HELD], |h, n| fault::said(h.resume(), n)).await
     }
 
     async fn shutdown(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("shutdown", name, state::ON_OR_OFF, self.driver.shutdown).await
+        // it may have gone off a moment ago, or start anew
+        self.simple("shutdown", name, &[state::ON, state::OFF], self.driver.shutdown).await
     }
 
     async fn reboot(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("reboot", name, state::ON, self.driver.reboot).await
+        self.simple("reboot", name, &[state::ON], self.driver.reboot).await
     }
 
     async fn destroy(&self, name: &DomainName) -> HvResult<()> {
-        self.simple("destroy", name, state::ALIVE, |h, n| fault::said(h.destroy(), n)).await
+        self.simple("destroy", name, &[state::ALIVE], |h, n| fault::said(h.destroy(), n)).await
     }
 
     async fn migrate(

@@ -198,7 +198,7 @@ impl Cluster {
     fn reachable(&self, scene: &Scene<'_>, server: &Server, what: &str) -> Result<(), Failure> {
         self.linked()?;
         if scene.view.reach(server, scene.now.mono) == Reach::Down {
-            let why = trouble::down(server, scene.now);
+            let why = trouble::down(&server.name, server.heard, scene.now);
             return Err(Failure::new(Code::HostDown, format!("cannot {what}: {why}")));
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! Why a domain is not as it should be, and what to do about it, in sentences.
 
 use crate::row::{Scene, seconds};
+use std::fmt::Display;
 use xvm_model::config::Restart;
-use xvm_model::view::{Reach, Server, Shown};
+use xvm_model::view::{Reach, Shown};
 use xvm_model::{DomainView, Now, ServerName};
 
 /// What is wrong with a domain; none when all is well.
@@ -23,15 +24,15 @@ pub fn conflict(d: &DomainView) -> String {
     )
 }
 
-/// A server is down.
-pub fn down(server: &Server, now: Now) -> String {
-    format!("{} is down, last heard {} s ago", server.name, seconds(now.mono.since(server.heard.mono)))
+/// A daemon is down.
+pub fn down(who: impl Display, heard: Now, now: Now) -> String {
+    format!("{who} is down, last heard {} s ago", seconds(now.mono.since(heard.mono)))
 }
 
 /// A domain's server is down: nobody can tell whether it runs.
 fn unknown(scene: &Scene<'_>, d: &DomainView) -> Option<String> {
     let server = scene.view.server(d.server.as_str())?;
-    let mut text = down(server, scene.now);
+    let mut text = down(&server.name, server.heard, scene.now);
     if let Some(to) = d.domain.job.as_ref().and_then(|job| job.to.as_ref()) {
         // were it seen there, it would be shown there
         let there =

@@ -17,15 +17,6 @@ pub const OFF: &[u32] = &[sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_CRASHED];
 /// States in which its vCPUs run. One that was asked to power off may be asked again; Xen gives an idle domain no state.
 pub const ON: &[u32] =
     &[sys::VIR_DOMAIN_NOSTATE, sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_BLOCKED, sys::VIR_DOMAIN_SHUTDOWN];
-/// States in which it is no mistake to want it off: it may have gone off a moment ago.
-pub const ON_OR_OFF: &[u32] = &[
-    sys::VIR_DOMAIN_NOSTATE,
-    sys::VIR_DOMAIN_RUNNING,
-    sys::VIR_DOMAIN_BLOCKED,
-    sys::VIR_DOMAIN_SHUTDOWN,
-    sys::VIR_DOMAIN_SHUTOFF,
-    sys::VIR_DOMAIN_CRASHED,
-];
 /// States in which its vCPUs can be let go on.
 pub const HELD: &[u32] = &[sys::VIR_DOMAIN_PAUSED];
 /// States in which it has memory.

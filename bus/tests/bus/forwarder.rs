@@ -2,7 +2,6 @@
 
 use crate::kit::*;
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
 use xvm_bus::{Endpoint, Forwarder, forwarder::Config};
 use xvm_model::{Body, Topic};
 
@@ -34,21 +33,19 @@ fn where_it_cannot_listen() {
 }
 
 // what a killed forwarder left at its path is replaced, what a living one has is not, and nothing else is touched
-#[test]
-fn paths_of_ipc() {
+#[tokio::test]
+async fn paths_of_ipc() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus").display().to_string();
     let (file, listen) = (format!("{path}.in"), format!("ipc://{path}"));
     drop(UnixListener::bind(&file).unwrap());
     // a process that another test starts has that socket, too, until it is another program
-    let until = Instant::now() + Duration::from_secs(20);
-    let forwarder = loop {
-        match Forwarder::start(config(&listen)) {
-            Ok(forwarder) => break forwarder,
-            Err(e) => assert!(Instant::now() < until, "{e}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
+    let mut forwarder = None;
+    wait_for("a forwarder", || {
+        forwarder = Forwarder::start(config(&listen)).ok();
+        forwarder.is_some()
+    })
+    .await;
     assert!(refused(&listen).contains("listens there already"));
     drop(forwarder);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "its files went with it");

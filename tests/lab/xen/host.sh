@@ -44,7 +44,8 @@ start)
   truncate -s 2G "$R/data.img"
   dom0=900 owner=${LAB_OWNER:-}
   # the cable: datagrams, so that either side may start first, and none notices when the other is gone
-  setsid qemu-system-x86_64 -name "xen$N" -accel tcg,thread=multi,tb-size=256 -machine pc -cpu qemu64,+svm,+npt,+invtsc,x-force-features=on -smp 1 -m 1536 \
+  setsid qemu-system-x86_64 -name "xen$N" -accel tcg,thread=multi,tb-size=256 -machine pc -smp 1 -m 1536 \
+    -cpu qemu64,+svm,+npt,+invtsc,x-force-features=on \
     -display none -no-reboot -nodefaults -kernel "$folder/xen" \
     -append "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning noreboot dom0_mem=${dom0}M,max:${dom0}M dom0_max_vcpus=1 \
 xpti=no spec-ctrl=no pv-l1tf=no" \

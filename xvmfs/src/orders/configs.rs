@@ -4,7 +4,8 @@
 use super::answered;
 use crate::cluster::Cluster;
 use crate::rights::Who;
-use crate::row::{Scene, seconds};
+use crate::row::Scene;
+use crate::trouble;
 use xvm_model::config::settings::Setting;
 use xvm_model::outbox::Addressee;
 use xvm_model::{Code, ConfigCommand, ConfigName, Failure, Order, Reach};
@@ -25,8 +26,8 @@ impl Cluster {
         let down = |why: String| Failure::new(Code::HostDown, format!("cannot {what}: {why}"));
         let Some(images) = view.images() else { return Err(down("no imaged is heard".into())) };
         if view.images_reach(images, now.mono) == Reach::Down {
-            let age = seconds(now.mono.since(images.heard.mono));
-            return Err(down(format!("imaged on {} is down, last heard {age} s ago", images.name)));
+            let who = format!("imaged on {}", images.name);
+            return Err(down(trouble::down(who, images.heard, now)));
         }
         let to = Addressee::Images(images.name.clone());
         let heard = (images.at, images.heard.mono);
